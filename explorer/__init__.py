@@ -1,0 +1,1 @@
+"""See what happens behind ``loss.backward()``, and whether it is right."""

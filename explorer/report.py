@@ -1,0 +1,182 @@
+"""What an exploration found: plain, frozen data that every renderer reads.
+
+`Report` = `Graph` + gradients + verdicts + findings of one backward call. `Session` = the reports
+of one script, with what was looked at in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import Literal
+
+from explorer.graph import Graph, Source
+
+Status = Literal[
+    "match",
+    "loose",
+    "low-precision accumulation",
+    "mismatch",
+    "overflow",
+    "nan-mismatch",
+    "unchecked",
+]
+STATUSES: tuple[Status, ...] = (
+    "match",
+    "loose",
+    "low-precision accumulation",
+    "mismatch",
+    "overflow",
+    "nan-mismatch",
+    "unchecked",
+)
+BAD_STATUSES: frozenset[Status] = frozenset({"mismatch", "nan-mismatch"})
+Severity = Literal["error", "warning", "info"]
+EndToEnd = Literal["full", "induction", "off"]
+Number = float | complex
+
+SMALL = 64
+"""Gradients (and forward values) of at most this many elements are kept whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradientRecord:
+    """One gradient as it flowed.
+
+    `norm` is the 2-norm of all elements (nan or inf as they fall); `values` the flat elements in
+    row-major order where there are at most `SMALL`, else None. `nans` and `infs` count elements and
+    are 0 when `finite`. `zero`: every element is exactly 0 (False for an empty tensor).
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    norm: float
+    finite: bool = True
+    zero: bool = False
+    nans: int = 0
+    infs: int = 0
+    numel: int = 1
+    values: tuple[Number, ...] | None = None
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the elements: norm / sqrt(numel); 0 for an empty tensor."""
+        return self.norm / sqrt(self.numel) if self.numel else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGradients:
+    """What one node did while backward ran.
+
+    `received[k]` is the total gradient for forward output k (summed over all consumers, after the
+    user's tensor hooks), None where none came. `seconds` is the time of the node's own formula.
+    `index` is its place in the order of execution.
+    """
+
+    received: tuple[GradientRecord | None, ...]
+    seconds: float = 0.0
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the independent check says of one node.
+
+    `ratio` is the largest |torch - engine| / error bound seen (at most 1 for a match);
+    `elements` were compared, `of` exist. `reason` names the check (local, junction, end to end),
+    the worst place and both values when something is wrong, or why nothing was checked.
+    """
+
+    node: int
+    status: Status
+    reason: str = ""
+    ratio: float | None = None
+    elements: int = 0
+    of: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSummary:
+    """Totals of the check over one report.
+
+    `checked` nodes have a verdict other than "unchecked". `junctions` were summed over their
+    consumers. `wrong_share` bounds, with 95 % confidence, the share of gradient elements that
+    could be wrong unseen (0 when all were compared); None when nothing was compared.
+    """
+
+    nodes: int = 0
+    checked: int = 0
+    junctions: int = 0
+    statuses: Mapping[Status, int] = field(default_factory=dict)
+    end_to_end: EndToEnd = "off"
+    elements: int = 0
+    of: int = 0
+    wrong_share: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One diagnosis: a sentence with numbers, where, and advice that can be followed."""
+
+    code: str
+    severity: Severity
+    message: str
+    advice: str = ""
+    node: int | None = None
+    where: Source | None = None
+    nodes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything known about one backward call.
+
+    `gradients[i]` belongs to ``graph.nodes[i]`` and is None if the node did not run;
+    `edge_gradients[j]` is what ``graph.edges[j]`` carried (None: nothing, or not recorded).
+    `forward[i]` holds the forward values of node i's outputs, flat, where they are small and known.
+    `call` counts backward calls from 1; it is 0 when no backward was called. `error` is the message
+    of the exception that ended this backward, if one did, and `failed` the node it was in.
+    `problems` says which part of the exploration itself is missing, and why.
+    `looked_for` lists the codes of the findings that were looked for.
+    """
+
+    graph: Graph
+    gradients: tuple[NodeGradients | None, ...] = ()
+    edge_gradients: tuple[GradientRecord | None, ...] = ()
+    forward: Mapping[int, tuple[tuple[Number, ...] | None, ...]] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+    check: CheckSummary = CheckSummary()
+    findings: tuple[Finding, ...] = ()
+    call: int = 1
+    where: Source | None = None
+    root_name: str = "loss"
+    seconds: float | None = None
+    error: str = ""
+    failed: int | None = None
+    problems: tuple[str, ...] = ()
+    looked_for: tuple[str, ...] = ()
+    script: str = ""
+    torch: str = ""
+
+    def gradient(self, node: int, slot: int = 0) -> GradientRecord | None:
+        """The total gradient node `node` received for its output `slot`, None if none came."""
+        record = self.gradients[node] if node < len(self.gradients) else None
+        if record is None or slot >= len(record.received):
+            return None
+        return record.received[slot]
+
+    def verdict(self, node: int) -> Verdict | None:
+        """The verdict on node `node`, None when the check was off or did not reach it."""
+        return self.verdicts[node] if node < len(self.verdicts) else None
+
+
+@dataclass(frozen=True)
+class Session:
+    """All reports of one script (or watch), in the order of the backward calls."""
+
+    reports: tuple[Report, ...]
+    script: str = ""
+    torch: str = ""
+    calls: int = 0
