@@ -2,7 +2,7 @@
 
     ExplorerError                 anything the explorer itself refuses
     ├── UsageError                a bad argument: file, suffix, option           (exit 2)
-    ├── NothingDifferentiable     no tensor with a grad_fn to explore            (exit 4)
+    ├── NothingDifferentiableError  no tensor with a grad_fn to explore            (exit 4)
     ├── LayoutError               no layout engine, or it failed or timed out
     └── EngineError               the pure-Python engine was asked for something it cannot do
         ├── RuleError             a rule is registered twice, or returned the wrong shape
@@ -17,7 +17,7 @@ __all__ = [
     "EngineError",
     "ExplorerError",
     "LayoutError",
-    "NothingDifferentiable",
+    "NothingDifferentiableError",
     "RuleError",
     "ShapeError",
     "UsageError",
@@ -32,7 +32,7 @@ class UsageError(ExplorerError, ValueError):
     """An argument that cannot be used: what it was, where, and what would do."""
 
 
-class NothingDifferentiable(ExplorerError):
+class NothingDifferentiableError(ExplorerError):
     """There is no tensor with a ``grad_fn`` to explore."""
 
 
