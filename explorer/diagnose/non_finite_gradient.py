@@ -1,0 +1,72 @@
+"""`non-finite-gradient`: the node where NaN or Inf entered the gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from explorer.diagnose.registry import diagnosis
+from explorer.evidence import Evidence
+from explorer.graph import Node
+from explorer.report import Finding, GradientRecord, Report
+
+
+@diagnosis("non-finite-gradient")
+def non_finite_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]:
+    """The first node, in execution order, with finite grad_outputs and non-finite grad_inputs.
+
+    Where the incoming gradient of a root is itself not finite, the root is named: the loss was bad.
+    """
+    ran = sorted(
+        (gradients.index, node) for node, gradients in enumerate(report.gradients) if gradients is not None
+    )
+    for _, node in ran:
+        received = [record for record in report.gradients[node].received if record is not None]  # type: ignore[union-attr]  # ran holds executed nodes only
+        sent = [report.edge_gradients[edge] for edge in report.graph.outgoing[node]]
+        bad = next((record for record in sent if record is not None and not record.finite), None)
+        if bad is not None and all(record.finite for record in received):
+            yield _finding(report, report.graph.nodes[node], bad, received)
+            return
+        if any(not record.finite for record in received):
+            yield _root(report, report.graph.nodes[node])
+            return
+
+
+def _count(record: GradientRecord) -> str:
+    parts = [f"{record.nans} NaN"] * bool(record.nans) + [f"{record.infs} Inf"] * bool(record.infs)
+    return f"{' and '.join(parts) or 'non-finite values'} of {record.numel}"
+
+
+def _finding(report: Report, node: Node, bad: GradientRecord, received: list[GradientRecord]) -> Finding:
+    forward = report.forward.get(node.id)
+    values = forward[0] if forward else None
+    if any(record.zero for record in received):
+        why, advice = (
+            "its incoming gradient is exactly 0 there and the local derivative infinite: 0·inf",
+            "A `where` or mask hid the value, not the derivative: mask the *input* of this operation.",
+        )
+    elif values is not None and any(value != value for value in values):
+        why, advice = "its forward value is already NaN", "Look for the first bad value in the forward."
+    else:
+        why, advice = (
+            "its local derivative is not finite at the values it saved",
+            "Keep its input away from the singular point, for example by adding a small eps.",
+        )
+    return Finding(
+        code="non-finite-gradient",
+        severity="error",
+        message=f"{node.name} sends {_count(bad)} although it received finite gradients: {why}.",
+        advice=advice,
+        node=node.id,
+        where=node.source,
+    )
+
+
+def _root(report: Report, node: Node) -> Finding:
+    return Finding(
+        code="non-finite-gradient",
+        severity="error",
+        message=f"The gradient given to `{report.root_name}` is itself not finite, before any node ran.",
+        advice="Look at the loss and at the gradient passed to backward().",
+        node=node.id,
+        where=node.source,
+    )

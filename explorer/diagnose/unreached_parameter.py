@@ -1,0 +1,60 @@
+"""`unreached-parameter`: a parameter that no backward seen has in its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from explorer.diagnose.registry import diagnosis
+from explorer.evidence import Evidence, ParameterFact
+from explorer.report import Finding, Report, Severity
+
+
+@diagnosis("unreached-parameter")
+def unreached_parameter(report: Report, evidence: Evidence) -> Iterator[Finding]:
+    """requires_grad parameters minus the leaves of all backward calls seen, one finding per module.
+
+    Error where an optimizer holds the parameter; warning where its module ran with gradients enabled or
+    never ran while its siblings did; info where it ran under no_grad alone (a target network).
+    """
+    if not evidence.last or not evidence.calls:
+        return
+    unreached = [fact for fact in evidence.parameters if not fact.reached]
+    for module, group in groupby(unreached, key=lambda fact: fact.module):
+        facts = list(group)
+        severity = _severity(facts)
+        if severity is not None:
+            yield _finding(module, facts, severity, report.root_name)
+
+
+def _severity(facts: list[ParameterFact]) -> Severity | None:
+    if facts[0].ran == "without gradients":
+        return "info"
+    if any(fact.optimized for fact in facts):
+        return "error"
+    if facts[0].ran == "with gradients" or (facts[0].ran == "never" and facts[0].siblings_ran):
+        return "warning"
+    return None
+
+
+def _finding(module: str, facts: list[ParameterFact], severity: Severity, root: str) -> Finding:
+    names = ", ".join(f"`{fact.name}`" for fact in facts)
+    verb = "is" if len(facts) == 1 else "are"
+    ran = {
+        "never": f": `{module or 'the model'}` never ran",
+        "without gradients": f": `{module or 'the model'}` ran under no_grad only",
+        "with gradients": f", though `{module or 'the model'}` ran",
+        "unknown": "",
+    }[facts[0].ran]
+    advice = (
+        "Fine for a target network; else run it with gradients enabled."
+        if facts[0].ran == "without gradients"
+        else "Use it in the loss, or freeze it with requires_grad_(False). "
+        "Under DDP this raises 'did not receive grad'."
+    )
+    return Finding(
+        code="unreached-parameter",
+        severity=severity,
+        message=f"{names} {verb} not in the graph of `{root}`{ran}.",
+        advice=advice,
+    )
