@@ -1,0 +1,203 @@
+"""Reads one gradient tensor: its norm, whether it is finite or zero, and its values when there are few.
+
+Tensors of at most `SMALL` elements are copied out and measured in double precision. Of larger ones one
+reduction is taken, ``vector_norm`` (the cheapest there is); anything more only when its result asks for
+it: not finite, or so small that squares may have underflowed. On a CUDA device nothing is fetched here:
+the reduction runs in double precision, so that one scalar answers all three questions, and the scalars
+come over together when `Pending.fetch` is called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from explorer.report import SMALL, GradientRecord, Number
+
+_UNDERFLOW = 1e-17
+"""Below this norm, squares in float32 may have underflowed (the smallest normal is 1.2e-38)."""
+
+_HALVES = (torch.float16, torch.bfloat16)
+_TINY = tuple(
+    getattr(torch, name)
+    for name in ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
+    if hasattr(torch, name)
+)
+
+Receive = Callable[[GradientRecord], None]
+
+
+@dataclass(slots=True)
+class Pending:
+    """Measurements whose numbers are still on a device."""
+
+    norms: list[tuple[torch.Tensor, tuple[int, ...], str, int, Receive]] = field(default_factory=list)
+    values: list[tuple[torch.Tensor, tuple[int, ...], str, Receive]] = field(default_factory=list)
+
+    def fetch(self) -> None:
+        """Bring all numbers over, one transfer per device and dtype, and hand out the records."""
+        groups: dict[torch.device, list[tuple[torch.Tensor, tuple[int, ...], str, int, Receive]]] = {}
+        for item in self.norms:
+            groups.setdefault(item[0].device, []).append(item)
+        for items in groups.values():
+            norms = torch.stack([item[0] for item in items]).tolist()
+            for norm, (_, shape, dtype, numel, receive) in zip(norms, items, strict=True):
+                receive(_from_device_norm(norm, shape, dtype, numel))
+        parts: dict[
+            tuple[torch.device, torch.dtype], list[tuple[torch.Tensor, tuple[int, ...], str, Receive]]
+        ]
+        parts = {}
+        for part in self.values:
+            parts.setdefault((part[0].device, part[0].dtype), []).append(part)
+        for group in parts.values():
+            numbers = torch.cat([part[0] for part in group]).tolist()
+            start = 0
+            for flat, shape, dtype, receive in group:
+                receive(_from_values(numbers[start : start + flat.numel()], shape, dtype))
+                start += flat.numel()
+        self.norms.clear()
+        self.values.clear()
+
+
+def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:
+    """Measure `tensor` and hand the record to `receive`: now, or when `pending` is fetched.
+
+    Sparse gradients are coalesced first, halves are summed in float32, nested ones measured over all
+    their elements. A tensor without data (meta, fake) gives nothing.
+
+    Raises:
+        RuntimeError: torch cannot read this tensor, for example one batched by vmap.
+    """
+    shape, dtype = _shape(tensor), str(tensor.dtype).removeprefix("torch.")
+    flat = elements(tensor)
+    if flat is None:
+        return
+    numel = math.prod(shape) if tensor.layout is not torch.strided or not tensor.is_nested else flat.numel()
+    if flat.is_cuda:
+        if numel <= SMALL:
+            dense = tensor.to_dense() if tensor.layout is not torch.strided else flat
+            pending.values.append((dense.reshape(-1).clone(), shape, dtype, receive))
+        else:
+            norm = torch.linalg.vector_norm(flat, dtype=_widest(flat.dtype))
+            pending.norms.append((norm, shape, dtype, numel, receive))
+        return
+    if numel <= SMALL:
+        dense = tensor.to_dense() if flat is not tensor and tensor.layout is not torch.strided else flat
+        receive(_from_values(dense.reshape(-1).tolist(), shape, dtype))
+    else:
+        receive(_from_large(flat, shape, dtype, numel))
+
+
+def elements(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The dense tensor that holds all elements of `tensor` that may differ from zero.
+
+    A strided tensor is returned as it is; None for one without data.
+    """
+    if tensor.is_meta or type(tensor).__name__ == "FakeTensor":
+        return None
+    if hasattr(tensor, "_local_tensor"):
+        # A DTensor's reductions are collective calls, which would wait for the other ranks.
+        tensor = tensor._local_tensor
+    if tensor.layout is torch.sparse_coo:
+        return tensor.coalesce().values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc):
+        return tensor.values()
+    if tensor.layout is not torch.strided and not tensor.is_nested:
+        return tensor.to_dense()
+    if tensor.is_nested:
+        return (
+            tensor.values()
+            if tensor.layout is torch.jagged
+            else torch.cat([part.reshape(-1) for part in tensor.unbind()])
+        )
+    return tensor.float() if tensor.dtype in _TINY else tensor
+
+
+def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The shape, -1 where a nested tensor's rows differ."""
+    if not tensor.is_nested:
+        return tuple(tensor.shape)
+    return (tensor.size(0), *(-1 for _ in range(tensor.dim() - 1)))
+
+
+def _widest(dtype: torch.dtype) -> torch.dtype:
+    return torch.complex128 if dtype.is_complex else torch.float64
+
+
+def _from_values(values: list[Number], shape: tuple[int, ...], dtype: str) -> GradientRecord:
+    """The record of a tensor whose every element is here."""
+    if values and type(values[0]) is complex:
+        parts = [part for value in values for part in (value.real, value.imag)]
+    else:
+        parts = values  # type: ignore[assignment]  # no complex among them: the elements share one dtype
+    norm = math.hypot(*parts)
+    if not math.isfinite(norm) or norm == 0.0:
+        return _unusual(values, parts, shape, dtype)
+    return GradientRecord(shape, dtype, norm, numel=len(values), values=tuple(values))
+
+
+def _unusual(values: list[Number], parts: list[float], shape: tuple[int, ...], dtype: str) -> GradientRecord:
+    """The record of values that are all zero, or not all finite, or too large for their norm."""
+    nans = sum(value != value for value in values)
+    infs = sum(value == value and math.isinf(abs(value)) for value in values)
+    norm = math.nan if nans else math.hypot(*parts)
+    return GradientRecord(
+        shape,
+        dtype,
+        norm,
+        finite=not (nans or infs),
+        zero=bool(values) and not any(values),
+        nans=nans,
+        infs=infs,
+        numel=len(values),
+        values=tuple(values),
+    )
+
+
+def _from_large(flat: torch.Tensor, shape: tuple[int, ...], dtype: str, numel: int) -> GradientRecord:
+    """The record of a CPU tensor from one reduction, more only if the first asks for it."""
+    if flat.dtype in _HALVES:
+        norm = torch.linalg.vector_norm(flat, dtype=torch.float32).item()
+    else:
+        norm = torch.linalg.vector_norm(flat).item()
+    if _UNDERFLOW < norm < math.inf:
+        return GradientRecord(shape, dtype, norm, numel=numel)
+    if norm <= _UNDERFLOW:
+        zero = not bool(flat.any())
+        if not zero:
+            norm = _scaled_norm(flat)
+        return GradientRecord(shape, dtype, norm, zero=zero, numel=numel)
+    nans = int(flat.isnan().sum())
+    infs = int((flat.isinf() & ~flat.isnan()).sum())
+    if not (nans or infs):
+        norm = _scaled_norm(flat)
+    elif nans:
+        norm = math.nan
+    return GradientRecord(shape, dtype, norm, finite=not (nans or infs), nans=nans, infs=infs, numel=numel)
+
+
+def _scaled_norm(flat: torch.Tensor) -> float:
+    """The norm of finite elements, without overflow or underflow on the way."""
+    largest = flat.abs().max().double()
+    return float(largest * torch.linalg.vector_norm(flat.to(_widest(flat.dtype)) / largest))
+
+
+def _from_device_norm(norm: float, shape: tuple[int, ...], dtype: str, numel: int) -> GradientRecord:
+    """The record of a device tensor from its double-precision norm.
+
+    In double precision no float32 square overflows or underflows, so the norm alone tells nan, inf and
+    zero apart. How many elements are not finite it does not tell: the counts are 1 for "at least one".
+    """
+    return GradientRecord(
+        shape,
+        dtype,
+        norm,
+        finite=math.isfinite(norm),
+        zero=norm == 0.0 and numel > 0,
+        nans=int(math.isnan(norm)),
+        infs=int(math.isinf(norm)),
+        numel=numel,
+    )

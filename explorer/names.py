@@ -1,0 +1,210 @@
+"""Names for leaves and intermediate tensors, from modules and from the caller's variables.
+
+Only plain data is read: dictionaries of modules, of frames and of ``self``, and exact lists, tuples
+and dicts. No property, ``__getattr__`` or ``__repr__`` of the user's runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from inspect import CO_OPTIMIZED
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from hooks.backward import is_foreign
+
+CONTAINER_LIMIT = 10_000
+"""Containers with more entries than this are not searched for tensors."""
+
+
+@dataclass
+class Names:
+    """What the caller's program calls its tensors; every list has the best name first.
+
+    `tensors` maps ``id(tensor)`` to its names (`held` keeps those ids valid); `results` maps
+    (grad_fn, output number) to the names of variables holding that output, and `holders` to one such
+    tensor. `parameters` holds the ids of tensors that a module or an optimizer owns.
+    """
+
+    tensors: dict[int, list[str]] = field(default_factory=dict)
+    results: dict[tuple[Any, int], list[str]] = field(default_factory=dict)
+    holders: dict[tuple[Any, int], torch.Tensor] = field(default_factory=dict)
+    parameters: set[int] = field(default_factory=set)
+    held: list[Any] = field(default_factory=list)
+
+    def of_leaf(self, tensor: torch.Tensor) -> tuple[str, ...]:
+        """All names of a leaf."""
+        return tuple(self.tensors.get(id(tensor), ()))
+
+    def of_result(self, node: Any, slot: int) -> tuple[str, ...]:
+        """All names of forward output `slot` of `node`."""
+        return tuple(self.results.get((node, slot), ()))
+
+    def is_parameter(self, tensor: torch.Tensor) -> bool:
+        """Whether `tensor` is an ``nn.Parameter``, or owned by a module or an optimizer."""
+        return issubclass(type(tensor), nn.Parameter) or id(tensor) in self.parameters
+
+    def _add(self, tensor: torch.Tensor, name: str) -> None:
+        self.held.append(tensor)
+        names = self.tensors.setdefault(id(tensor), [])
+        if name not in names:
+            names.append(name)
+        result = _result(tensor)
+        if result is not None:
+            self.holders.setdefault(result, tensor)
+            names = self.results.setdefault(result, [])
+            if name not in names:
+                names.append(name)
+
+
+def collect(frame: FrameType | None = None, modules: Iterable[nn.Module] = ()) -> Names:
+    """Gather names from `modules` and from the variables around `frame`.
+
+    Args:
+        frame: where backward was called; its locals, those of the frames around it out to
+            ``__main__``, and their globals are read.
+        modules: modules given by the user, beside those the variables hold.
+
+    Returns:
+        The names, those of module parameters first, then variables from the innermost scope outward.
+    """
+    variables = [item for scope in _scopes(frame) for item in scope.items() if not item[0].startswith("_")]
+    names = Names()
+    with torch._C.DisableTorchFunction():
+        _name_modules(names, modules, variables)
+        nested: list[tuple[str, Any]] = []
+        for name, value in variables:
+            if issubclass(type(value), torch.Tensor):
+                names._add(value, name)
+            else:
+                nested.extend(_entries(name, value))
+        for name, value in nested:
+            names._add(value, name)
+    for _, value in variables:
+        if issubclass(type(value), torch.optim.Optimizer):
+            names.parameters.update(id(tensor) for tensor in _optimized(value))
+    return names
+
+
+def _name_modules(names: Names, given: Iterable[nn.Module], variables: list[tuple[str, Any]]) -> None:
+    """Name parameters by their module path; prefix the variable when several root modules are in play."""
+    found: dict[int, tuple[str, nn.Module]] = {}
+    for name, value in variables:
+        if issubclass(type(value), nn.Module):
+            found.setdefault(id(value), (name, value))
+        elif name == "self":
+            for key, item in _attributes(value).items():
+                if issubclass(type(item), nn.Module):
+                    found.setdefault(id(item), (key, item))
+    for module in given:
+        found.setdefault(id(module), ("", module))
+    inner = {id(sub) for _, module in found.values() for path, sub in _submodules(module) if path}
+    roots = [(name, module) for key, (name, module) in found.items() if key not in inner]
+    for name, module in roots:
+        prefix = f"{name}." if name and len(roots) > 1 else ""
+        for path, sub in _submodules(module):
+            for key, tensor in _owned(sub):
+                names.parameters.add(id(tensor))
+                names._add(tensor, f"{prefix}{path}.{key}" if path else f"{prefix}{key}")
+
+
+def _submodules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every (path, module) below and including `module`; a shared module comes under each path."""
+    waiting: list[tuple[str, nn.Module, frozenset[int]]] = [("", module, frozenset())]
+    while waiting:
+        path, current, above = waiting.pop()
+        yield path, current
+        children = _attributes(current).get("_modules") or {}
+        for key, child in reversed(list(children.items())):
+            if issubclass(type(child), nn.Module) and id(child) not in above:
+                waiting.append((f"{path}.{key}" if path else key, child, above | {id(current)}))
+
+
+def _owned(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The module's parameters, then plain leaf tensors it keeps as attributes."""
+    attributes = _attributes(module)
+    for key, value in list((attributes.get("_parameters") or {}).items()):
+        if issubclass(type(value), torch.Tensor):
+            yield key, value
+    for key, value in list(attributes.items()):
+        if issubclass(type(value), torch.Tensor) and value.requires_grad and value.is_leaf:
+            yield key, value
+
+
+def _optimized(optimizer: Any) -> Iterator[torch.Tensor]:
+    for group in _attributes(optimizer).get("param_groups", ()):
+        yield from (item for item in group.get("params", ()) if issubclass(type(item), torch.Tensor))
+
+
+def _entries(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors one or two levels inside a plain container, or among the attributes of ``self``."""
+    waiting = [(name, value, 0)]
+    while waiting:
+        path, current, depth = waiting.pop()
+        if issubclass(type(current), torch.Tensor):
+            yield path, current
+            continue
+        items: Iterable[tuple[str, Any]]
+        if type(current) in (list, tuple):
+            items = ((f"{path}[{index}]", item) for index, item in enumerate(current))
+        elif type(current) is dict:
+            items = ((f"{path}[{key!r}]", item) for key, item in current.items() if type(key) in (str, int))
+        elif depth == 0 and name == "self" and not issubclass(type(current), nn.Module):
+            items = ((f"self.{key}", item) for key, item in _attributes(current).items())
+        else:
+            continue
+        if depth < 3 and (type(current) not in (list, tuple, dict) or len(current) <= CONTAINER_LIMIT):
+            waiting.extend([(key, item, depth + 1) for key, item in items][::-1])
+
+
+def _scopes(frame: FrameType | None) -> list[Mapping[str, Any]]:
+    """Copies of the namespaces around `frame`: locals innermost first, then the globals they see."""
+    scopes: list[Mapping[str, Any]] = []
+    globals_: dict[int, dict[str, Any]] = {}
+    while frame is not None:
+        if not is_foreign(frame.f_code.co_filename):
+            if frame.f_code.co_flags & CO_OPTIMIZED:
+                scopes.append(_locals(frame))
+            globals_.setdefault(id(frame.f_globals), frame.f_globals)
+            if frame.f_globals.get("__name__") == "__main__" and not frame.f_code.co_flags & CO_OPTIMIZED:
+                break
+        frame = frame.f_back
+    return [*scopes, *(dict(scope) for scope in globals_.values())]
+
+
+def _locals(frame: FrameType) -> dict[str, Any]:
+    """The frame's variables, leaving nothing behind.
+
+    Before Python 3.13 ``f_locals`` is a snapshot that the frame keeps: it would hold the user's tensors
+    (and through them the graph) until the function returns, so it is emptied again, unless the user
+    holds it too (``variables = locals()``).
+    """
+    snapshot = frame.f_locals
+    copied = dict(snapshot)
+    if type(snapshot) is dict and sys.getrefcount(snapshot) <= 3:  # the frame, `snapshot`, the argument
+        snapshot.clear()
+    return copied
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """The instance dictionary of `value`, past any ``__getattr__`` of its class; {} without one."""
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except (AttributeError, TypeError):
+        return {}
+    return found if type(found) is dict else {}
+
+
+def _result(tensor: torch.Tensor) -> tuple[Any, int] | None:
+    """(grad_fn, output number) of a tensor that is the result of an operation."""
+    try:
+        node = tensor.grad_fn
+    except RuntimeError:
+        # A view that an in-place operation made unusable: torch refuses to rebuild its grad_fn.
+        return None
+    return None if node is None else (node, tensor.output_nr)

@@ -1,0 +1,141 @@
+"""Sees every backward call: ``Tensor.backward``, ``autograd.backward``, ``autograd.grad`` and their kin.
+
+They all pass one door, ``torch.autograd._engine_run_backward``. Calls made while another backward runs
+(reentrant checkpoint), while torch compiles, or under a ``torch.func`` transform go through unseen.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeAlias
+
+import torch
+import torch.autograd.graph
+
+from hooks.handles import Handles
+
+PACKAGES = tuple(
+    f"{Path(path).resolve().parent}{end}"
+    for path, end in ((torch.__file__, "/"), (__file__, "/"), (str(Path(__file__).parent), "/explorer/"))
+)
+"""Folders whose frames are not the user's: torch, hooks, explorer."""
+
+DOOR = "_engine_run_backward"
+
+
+@dataclass
+class BackwardCall:
+    """One outermost backward call.
+
+    `roots` are tensors (or GradientEdges); `grad_tensors` match them, None where torch fills in a 1.
+    `inputs` is empty when every leaf is meant. `accumulate`: into ``.grad`` (backward), or not (grad).
+    `frame` is the innermost frame of the user's own code; it is dropped when the call ends.
+    `result` is what torch returned: one gradient per input for ``grad``; None until then.
+    """
+
+    roots: tuple[Any, ...]
+    grad_tensors: tuple[torch.Tensor | None, ...]
+    inputs: tuple[Any, ...]
+    keep_graph: bool
+    create_graph: bool
+    accumulate: bool
+    frame: FrameType | None
+    result: tuple[torch.Tensor | None, ...] | None = None
+
+
+Around: TypeAlias = Callable[[BackwardCall], AbstractContextManager[object]]
+
+
+@contextmanager
+def watch_backward(around: Around) -> Iterator[None]:
+    """Enter ``around(call)`` for each outermost backward call made while this block is open.
+
+    The call itself runs inside ``around(call)``: what is raised there before or after it reaches the
+    user, so `around` must guard itself. An exception of the backward passes through `around`.
+
+    Args:
+        around: given a `BackwardCall`, returns a context manager; its value is not used.
+    """
+    state = threading.local()
+    open_ = True
+
+    def watched(t_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Every test first: tracing code must find nothing here but the call.
+        if torch.compiler.is_compiling() or not open_ or getattr(state, "inside", False):
+            return original(t_outputs, *args, **kwargs)
+        if torch._C._current_graph_task_id() != -1 or _transformed(t_outputs):
+            return original(t_outputs, *args, **kwargs)
+        call = _describe(t_outputs, *args, **kwargs)
+        state.inside = True
+        try:
+            with around(call):
+                call.result = result = original(t_outputs, *args, **kwargs)
+            return result
+        finally:
+            state.inside = False
+            call.frame = None
+            call.result = None
+
+    original = torch.autograd.graph._engine_run_backward
+    with Handles() as handles:
+        for owner in _doors(original):
+            handles.patch(owner, DOOR, watched)
+        try:
+            yield
+        finally:
+            open_ = False
+
+
+def user_frame(frame: FrameType | None) -> FrameType | None:
+    """The first frame from `frame` outward that is neither torch's nor ours."""
+    while frame is not None and is_foreign(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def is_foreign(file: str) -> bool:
+    """Whether code in `file` is torch's, ours, or made up by the interpreter."""
+    return file.startswith(PACKAGES) or file.startswith("<frozen")
+
+
+def _doors(original: Any) -> list[Any]:
+    """Every loaded module of torch's autograd that binds the door under its name."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("torch.autograd")]
+    return [module for module in modules if vars(module).get(DOOR) is original]
+
+
+def _transformed(roots: Any) -> bool:
+    """Whether this is a call of AOTAutograd's tracing or of a ``torch.func`` transform."""
+    if torch._guards.TracingContext.try_get() is not None:
+        return True
+    return any(
+        isinstance(root, torch.Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(root)
+        for root in roots
+    )
+
+
+def _describe(
+    roots: Any,
+    grad_tensors: Any = (),
+    keep_graph: bool = False,
+    create_graph: bool = False,
+    inputs: Any = (),
+    allow_unreachable: bool = False,
+    accumulate_grad: bool = False,
+) -> BackwardCall:
+    """Read the arguments of the engine's own call, by position as torch passes them."""
+    return BackwardCall(
+        roots=tuple(roots),
+        grad_tensors=tuple(grad_tensors),
+        inputs=tuple(inputs or ()),
+        keep_graph=bool(keep_graph),
+        create_graph=bool(create_graph),
+        accumulate=bool(accumulate_grad),
+        frame=user_frame(sys._getframe(2)),
+    )

@@ -1,0 +1,99 @@
+"""One owner for everything attached to live PyTorch.
+
+A hook handle, a patched function, an entered mode: whatever is attached is given to a `Handles`
+on the next line, and undone last-in first-out when its ``with`` block ends, whatever ended it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Removable(Protocol):
+    """What torch returns from every ``register_*hook``."""
+
+    def remove(self) -> None:
+        """Detach the hook."""
+
+
+class Handles:
+    """A context manager that undoes what it was given, last first.
+
+    Undoing goes on past a failure; the first failure is raised at the end, unless an exception is
+    already on its way out (that one is the user's, and matters more).
+    """
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], object]] = []
+
+    def __len__(self) -> int:
+        return len(self._undo)
+
+    def add(self, handle: Removable) -> None:
+        """Own one hook handle."""
+        self._undo.append(handle.remove)
+
+    def extend(self, handles: Iterable[Removable]) -> None:
+        """Own several hook handles."""
+        self._undo.extend(handle.remove for handle in handles)
+
+    def callback(self, undo: Callable[[], object]) -> None:
+        """Call `undo` on the way out."""
+        self._undo.append(undo)
+
+    def enter(self, manager: AbstractContextManager[T]) -> T:
+        """Enter `manager` now and leave it on the way out."""
+        value = manager.__enter__()
+        self._undo.append(lambda: manager.__exit__(None, None, None))
+        return value
+
+    def patch(self, owner: Any, name: str, value: object) -> None:
+        """Set ``owner.name = value`` now and restore it on the way out.
+
+        If somebody else has patched over `value` meanwhile, theirs stays: they hold a reference to
+        `value` and will put it back, so `value` must turn into a pass-through once it is retired.
+        """
+        original = getattr(owner, name)
+        setattr(owner, name, value)
+
+        def restore() -> None:
+            if getattr(owner, name) is value:
+                setattr(owner, name, original)
+
+        self._undo.append(restore)
+
+    def close(self) -> None:
+        """Undo everything now.
+
+        Raises:
+            Exception: the first failure among the undoings, after all of them were tried.
+        """
+        first: BaseException | None = None
+        while self._undo:
+            undo = self._undo.pop()
+            try:
+                undo()
+            except Exception as problem:  # noqa: BLE001 - the remaining handles must still be undone
+                first = first or problem
+        if first is not None:
+            raise first
+
+    def __enter__(self) -> Handles:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except Exception:
+            if problem is None:
+                raise

@@ -1,0 +1,156 @@
+"""One event per autograd node while backward runs.
+
+A post-hook on every node sees ``(grad_inputs, grad_outputs)``; a prehook before it starts the clock.
+An ``AccumulateGrad`` gets a prehook only: a post-hook would make it copy the gradient it otherwise
+steals, and ``.grad`` would no longer be the tensor it is without us.
+
+Nothing is kept here. Who keeps an event's tensors must keep the very objects, for a short while, and
+never those of a leaf (its ``.grad`` is stolen from a gradient nobody else holds).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from time import perf_counter
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from hooks.handles import Handles
+
+AutogradNode: TypeAlias = Any
+"""A live ``grad_fn``: generated C++ classes, CppFunction and Python Functions share no base class."""
+
+Gradients: TypeAlias = "tuple[torch.Tensor | None, ...]"
+
+
+@dataclass(slots=True)
+class Event:
+    """What one node did.
+
+    `index` is the node's place among those given to `capture`. `grad_outputs[k]` is the total gradient
+    for forward output k, summed over all consumers; `grad_inputs[i]` goes along ``next_functions[i]``,
+    and is None as a whole for a leaf. `seconds` is the time of the node's formula (0.0 for a leaf);
+    `order` counts events from 0 in the order they came.
+    """
+
+    index: int
+    node: AutogradNode
+    grad_outputs: Gradients
+    grad_inputs: Gradients | None
+    seconds: float
+    order: int
+
+
+Observer: TypeAlias = Callable[[Event], object]
+
+
+class Capture:
+    """The context manager behind `capture`.
+
+    `problem` says why observing stopped or could not start, "" while all is well. An exception of the
+    observer ends the observing and nothing else: the user's backward goes on.
+    """
+
+    def __init__(self, nodes: Sequence[AutogradNode], observe: Observer) -> None:
+        self.problem = ""
+        self._nodes = nodes
+        self._observe: Observer | None = observe
+        self._started = [0.0] * len(nodes)
+        self._order = count()
+        self._handles = Handles()
+
+    def __enter__(self) -> Capture:
+        try:
+            self._attach()
+        except BaseException as problem:
+            self._handles.close()
+            if not isinstance(problem, Exception):
+                raise
+            self._stop(problem)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._observe = None
+        self._handles.close()
+        self._nodes = ()
+
+    def _attach(self) -> None:
+        add = self._handles.add
+        for index, node in enumerate(self._nodes):
+            if is_leaf(node):
+                add(node.register_prehook(partial(self._leaf, index)))
+            else:
+                add(node.register_prehook(partial(self._start, index)))
+                add(node.register_hook(partial(self._finish, index)))
+
+    def _stop(self, problem: Exception) -> None:
+        self._observe = None
+        self.problem = f"{type(problem).__name__}: {problem}"
+
+    def _start(self, index: int, grad_outputs: Gradients) -> None:
+        self._started[index] = perf_counter()
+
+    def _leaf(self, index: int, grad_outputs: Gradients) -> None:
+        if self._observe is not None:
+            self._emit(Event(index, self._nodes[index], grad_outputs, None, 0.0, next(self._order)))
+
+    def _finish(self, index: int, grad_inputs: Gradients, grad_outputs: Gradients) -> None:
+        if self._observe is not None:
+            seconds = perf_counter() - self._started[index]
+            event = Event(index, self._nodes[index], grad_outputs, grad_inputs, seconds, next(self._order))
+            self._emit(event)
+
+    def _emit(self, event: Event) -> None:
+        observe = self._observe
+        if observe is None:
+            return
+        try:
+            if _undisturbed():
+                observe(event)
+            else:
+                with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
+                    observe(event)
+        except Exception as problem:  # noqa: BLE001 - the user's backward must not notice
+            self._stop(problem)
+
+
+def capture(nodes: Sequence[AutogradNode], observe: Observer) -> Capture:
+    """Call `observe` with an `Event` for each of `nodes` that runs while the block is open.
+
+    The observer runs with gradients and torch modes off: ``create_graph=True`` builds no graph of ours
+    and a user's mode does not see our operations. It may run on several threads, and inside reentrant
+    backwards.
+
+    Args:
+        nodes: live nodes; the sequence must stay alive and unchanged until the block ends.
+        observe: called after a node's formula, or before a leaf accumulates.
+
+    Returns:
+        A context manager whose `problem` tells what went wrong, if something did.
+    """
+    return Capture(nodes, observe)
+
+
+def is_leaf(node: AutogradNode) -> bool:
+    """Whether `node` accumulates into a leaf's ``.grad``."""
+    return type(node).__name__ == "AccumulateGrad"
+
+
+def _undisturbed() -> bool:
+    """Whether operations of ours would neither be recorded by autograd nor seen by a mode."""
+    return not (
+        torch.is_grad_enabled()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+    )

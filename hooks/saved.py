@@ -1,0 +1,131 @@
+"""Reads what a node saved for its backward, without ever disturbing that backward.
+
+Three things make a saved value unreadable, and each becomes a `problem`, never an exception: it was
+freed by a backward, it was modified in place since (torch's version check), or it is packed by
+``saved_tensors_hooks``. The last is never unpacked here: unpacking runs code of the user, and under
+non-reentrant checkpoint it runs the forward again (inside a hook it even makes the real backward fail).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hooks.nodes import AutogradNode
+
+UNSIGNED = 2**64
+"""Negative integers are stored unsigned: a ``_saved_dim`` of -1 reads 2**64 - 1."""
+
+CHECKPOINTED = "checkpointed: computed again while backward runs"
+PACKED = "packed by saved_tensors_hooks"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedValue:
+    """One saved value: a tensor, a plain Python value, or the reason there is neither."""
+
+    value: Any = None
+    problem: str = ""
+
+
+_names: dict[type, tuple[str, ...]] = {}
+"""What each generated class keeps; there are a few hundred, and none goes away."""
+
+
+def saved_names(kind: type) -> tuple[str, ...]:
+    """The names, without ``_saved_``, of what nodes of the generated class `kind` keep, sorted."""
+    found = _names.get(kind)
+    if found is None:
+        getters = sorted(name for name in vars(kind) if name.startswith("_saved_"))
+        found = _names[kind] = tuple(name.removeprefix("_saved_") for name in getters)
+    return found
+
+
+def read(node: AutogradNode) -> dict[str, SavedValue]:
+    """All saved values of `node`, by torch's own names without the ``_saved_`` prefix.
+
+    A list of tensors appears as ``name[0]``, ``name[1]``, ...; the saved tensors of a Python Function
+    as ``0``, ``1``, ... Works before, after and inside the hooks of the node.
+
+    Args:
+        node: any live node; a leaf and a CppFunction have no saved values.
+
+    Returns:
+        One `SavedValue` per name. ``SavedValue(None)`` is torch's own None: the value was not needed.
+    """
+    if isinstance(node, torch.autograd.function.BackwardCFunction):
+        return _read_function(node)
+    found: dict[str, SavedValue] = {}
+    kind = type(node)
+    for name in saved_names(kind):
+        raw_name = f"_raw_saved_{name}"
+        held = _held(node, raw_name) if hasattr(kind, raw_name) else None
+        if isinstance(held, SavedValue):
+            found[name] = held
+            continue
+        # A saved *output* can be unpacked only through its node: read `_saved_x`, not `_raw_saved_x`.
+        value = _read_plain(node, f"_saved_{name}")
+        if isinstance(held, tuple) and not value.problem:
+            items = value.value or ()
+            found.update({f"{name}[{index}]": SavedValue(item) for index, item in enumerate(items)})
+        else:
+            found[name] = value
+    return found
+
+
+def _read_function(node: AutogradNode) -> dict[str, SavedValue]:
+    """The tensors a Python Function saved with ``save_for_backward``."""
+    held = _held(node, "_raw_saved_tensors")
+    if isinstance(held, SavedValue):
+        return {"saved_tensors": held} if held.problem else {}
+    value = _read_plain(node, "saved_tensors")
+    if value.problem:
+        return {"saved_tensors": value}
+    return {str(index): SavedValue(item) for index, item in enumerate(value.value or ())}
+
+
+def _held(node: AutogradNode, raw_name: str) -> Any:
+    """The raw saved tensor(s), or a `SavedValue` when reading them must stop here."""
+    try:
+        raw = getattr(node, raw_name)
+    except RuntimeError as problem:
+        return SavedValue(problem=_first_line(problem))
+    if raw is None:
+        return SavedValue()
+    for item in raw if isinstance(raw, tuple) else (raw,):
+        hook = getattr(item, "unpack_hook", None)
+        if hook is not None:
+            return SavedValue(problem=_packed_by(hook))
+    return raw
+
+
+def _read_plain(node: AutogradNode, attribute: str) -> SavedValue:
+    try:
+        value = getattr(node, attribute)
+    except (RuntimeError, ValueError, TypeError) as problem:
+        return SavedValue(problem=_first_line(problem))
+    return SavedValue(_signed(value))
+
+
+def _packed_by(hook: Any) -> str:
+    name = getattr(hook, "__qualname__", "")
+    module = getattr(hook, "__module__", "")
+    if module == "torch.utils.checkpoint" and "_checkpoint_hook" in name:
+        return CHECKPOINTED
+    return f"{PACKED} ({name})" if name else PACKED
+
+
+def _signed(value: Any) -> Any:
+    """Undo torch's unsigned spelling of negative integers."""
+    if type(value) is int and value >= UNSIGNED // 2:
+        return value - UNSIGNED
+    if type(value) in (tuple, list):
+        return type(value)(_signed(item) for item in value)
+    return value
+
+
+def _first_line(problem: BaseException) -> str:
+    lines = str(problem).splitlines()
+    return lines[0] if lines else type(problem).__name__
