@@ -1,0 +1,110 @@
+"""Renderings of a report: terminal text, pictures, DOT, JSON, pages. Pure functions, no torch.
+
+The suffix of a path decides what `save` writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from explorer.errors import UsageError
+from explorer.render import dot, graphml, json, mermaid, picture, text
+from explorer.report import Report, Session
+
+__all__ = ["SUFFIXES", "check_suffix", "save"]
+
+Draw = Callable[[Report, "int | None"], bytes]
+Write = Callable[[Session], bytes]
+
+
+def _page(session: Session) -> bytes:
+    from explorer.render.html import page  # large, and needed for this suffix alone
+
+    return page(session).encode("utf-8")
+
+
+_ONE_EACH: Mapping[str, Draw] = {
+    ".svg": lambda report, depth: picture.picture(report, "svg", depth=depth),
+    ".png": lambda report, depth: picture.picture(report, "png", depth=depth),
+    ".pdf": lambda report, depth: picture.picture(report, "pdf", depth=depth),
+    ".dot": lambda report, depth: dot.source(report, depth=depth).encode("utf-8"),
+    ".gv": lambda report, depth: dot.source(report, depth=depth).encode("utf-8"),
+    ".mmd": lambda report, depth: mermaid.source(report, depth=depth).encode("utf-8"),
+    ".graphml": lambda report, _: graphml.source(report).encode("utf-8"),
+}
+_ALL_IN_ONE: Mapping[str, Write] = {
+    ".html": _page,
+    ".json": lambda session: json.dumps(session).encode("utf-8"),
+    ".txt": lambda session: text.text(session, width=100).encode("utf-8"),
+}
+SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".html", ".json", ".txt", ".gv", ".mmd", ".graphml")
+
+
+def check_suffix(path: str | os.PathLike[str]) -> str:
+    """The suffix of `path`, in lower case, if something can be written for it.
+
+    Raises:
+        UsageError: nothing can; the message lists what there is.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        what = (
+            f"{os.fspath(path)!r} has the unknown suffix {suffix!r}"
+            if suffix
+            else f"{os.fspath(path)!r} has no suffix"
+        )
+        raise UsageError(f"{what}; write one of {' '.join(SUFFIXES)}")
+    return suffix
+
+
+def save(
+    found: Session | Report, path: str | os.PathLike[str], *, depth: int | None = None
+) -> tuple[Path, ...]:
+    """Write `found` to `path`, in the format its suffix names; a file is replaced whole or not at all.
+
+    A page, JSON and text hold all reports of a session; of drawings there is one a report, with ``-2``,
+    ``-3``, … before the suffix from the second on. Returns the paths written.
+
+    Raises:
+        UsageError: an unknown suffix, nothing to draw, or a path that cannot be written.
+        LayoutError: the picture could not be laid out.
+    """
+    suffix = check_suffix(path)
+    session = (
+        found if isinstance(found, Session) else Session((found,), found.script, found.torch, found.call)
+    )
+    first = Path(path)
+    if suffix in _ALL_IN_ONE:
+        contents = {first: _ALL_IN_ONE[suffix](session)}
+    else:
+        paths = [
+            first if not place else first.with_name(f"{first.stem}-{place + 1}{first.suffix}")
+            for place in range(len(session.reports))
+        ]
+        contents = {
+            one: _ONE_EACH[suffix](report, depth) for one, report in zip(paths, session.reports, strict=True)
+        }
+    if not contents:
+        raise UsageError(f"nothing to draw in {os.fspath(path)!r}: no backward call was explored")
+    for one, content in contents.items():
+        _write(one, content)
+    return tuple(contents)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside the file, then put it in its place; a device or pipe is written to directly."""
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{target.name[-100:]}.{os.getpid()}.part")
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)
+            return
+        try:
+            beside.write_bytes(content)
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {os.fspath(path)!r}: {error.strerror or error}") from error

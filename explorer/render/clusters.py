@@ -1,0 +1,73 @@
+"""Modules as nested clusters: which shapes stand in which, and which frames are worth drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from explorer.render.drawing import Drawing, Path
+
+
+@dataclass(slots=True)
+class Cluster:
+    """One frame: its dotted path, the name on it, the places of its own shapes, the frames in it.
+
+    `named` gives the module's name of shapes whose own frame was left out.
+    """
+
+    path: Path
+    name: str = ""
+    shapes: list[int] = field(default_factory=list)
+    inner: dict[tuple[str, int], Cluster] = field(default_factory=dict)
+    named: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Shapes and frames directly inside."""
+        return len(self.shapes) + len(self.inner)
+
+
+def tree(drawing: Drawing) -> Cluster:
+    """The frames of a drawing, without those that would hold nothing but one frame or one shape.
+
+    A module called several times has one frame per call where it holds no other module.
+    """
+    parents = {shape.module[:end] for shape in drawing.shapes for end in range(len(shape.module))}
+    top = Cluster(())
+    for place, shape in enumerate(drawing.shapes):
+        frame = top
+        for end in range(1, len(shape.module) + 1):
+            path = shape.module[:end]
+            call = shape.call if end == len(shape.module) and path not in parents else 0
+            frame = frame.inner.setdefault((shape.module[end - 1], call), Cluster(path))
+        frame.shapes.append(place)
+    for frame in reversed(preorder(top)):
+        _tighten(frame)
+    return top
+
+
+def preorder(top: Cluster) -> list[Cluster]:
+    """All frames, each before those inside it."""
+    found, waiting = [], [top]
+    while waiting:
+        frame = waiting.pop()
+        found.append(frame)
+        waiting.extend(reversed(frame.inner.values()))
+    return found
+
+
+def _tighten(frame: Cluster) -> None:
+    """Name the frames of `frame`; one that holds a single frame or shape gives way to it."""
+    kept = {}
+    for (name, call), inner in frame.inner.items():
+        shown = f"{frame.path[-1]}.{name}" if name.isdigit() and frame.path else name
+        if inner.shapes and inner.size == 1:
+            place = inner.shapes[0]
+            frame.shapes.append(place)
+            frame.named[place] = f"{shown}.{inner.named[place]}" if place in inner.named else shown
+            continue
+        if not inner.shapes and inner.size == 1:
+            (inner,) = inner.inner.values()
+            shown = f"{shown}.{inner.name.removeprefix(name + '.')}"
+        inner.name = f"{shown} (call {call + 1})" if call else shown
+        kept[name, call] = inner
+    frame.inner = kept

@@ -1,0 +1,351 @@
+"""The graph in the DOT language, in the look of `theme`; the same report gives the same bytes."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import graphviz
+
+from explorer.render import circuit, fold, theme, words
+from explorer.render.clusters import Cluster, preorder, tree
+from explorer.render.drawing import Drawing, Shape, Wire, is_leaf
+from explorer.render.marks import Mark, Scale, findings_by_node, mark, mark_of_node, node_rms, scale
+from explorer.render.markup import EDGE, NODE, font, head, heading, plain, table, text
+from explorer.report import Report
+
+LISTED = 3
+"""Leaves drawn inside an operation are listed up to this many; beyond that they are counted."""
+
+
+def source(
+    report: Report,
+    *,
+    depth: int | None = None,
+    full: bool = False,
+    focus: str | None = None,
+    coarser: int = 0,
+    shapes: bool = False,
+    saved: bool = False,
+    note: str = "",
+) -> str:
+    """DOT source of `report`.
+
+    Args:
+        depth: module depth to unfold; None chooses the deepest that stays legible.
+        full: draw every node, however many.
+        focus: a name, module or node id to draw the neighbourhood of, or two joined by "..".
+        coarser: how many levels of detail to give up (after a timeout).
+        shapes: print the shape on every operation, not only on leaves.
+        saved: hang the saved tensors off their operations.
+        note: a sentence to add to the title, such as why the drawing is coarser.
+
+    Returns:
+        The source. Node ids are ``n{ID}``; classes are "node", the kind, and "g0" to "g6".
+    """
+    drawing = fold.draw(report, depth=depth, full=full, focus=focus, coarser=coarser)
+    return of_drawing(report, drawing, shapes=shapes, saved=saved, note=note)
+
+
+def of_drawing(
+    report: Report, drawing: Drawing, *, shapes: bool = False, saved: bool = False, note: str = ""
+) -> str:
+    """DOT source of a drawing that is already folded."""
+    if drawing.circuit:
+        return circuit.source(report, drawing, note=note)
+    dot = graphviz.Digraph("autograd")
+    pen = _Pen(report, drawing, shapes)
+    dot.attr("graph", **head("TB", legend(pen.spread, drawing), "b"), compound="true")
+    dot.attr("node", **NODE)
+    dot.attr("edge", **EDGE)
+    with dot.subgraph(name="cluster_title") as page:
+        lines = [text(line, 200) for line in (subtitle(report, drawing), *drawing.folded, note) if line]
+        label = heading(text(report.root_name or "loss", 60), lines)
+        page.attr("graph", id="title", label=label, labelloc="t", peripheries="0", margin="6")
+        pen.clusters(page)
+    pen.wires(dot)
+    if saved:
+        pen.saved(dot)
+    return str(dot.source)
+
+
+def subtitle(report: Report, drawing: Drawing) -> str:
+    """How much is drawn, and the check in a few words."""
+    nodes, shown = len(report.graph.nodes), len(drawing.shapes)
+    amount = words.count(nodes, "node") if shown == nodes else f"{shown:,} of {nodes:,} nodes drawn"
+    errors = sum(finding.severity == "error" for finding in report.findings)
+    said = f"{theme.LOOK_HERE} {words.count(errors, 'error')} found" if errors else ""
+    return " · ".join(filter(None, (amount, words.check_words(report), said)))
+
+
+def legend(spread: Scale, drawing: Drawing) -> str:
+    """The swatches with their absolute numbers, and what a blue border means; "" without gradients."""
+    bold, rest = theme.PARAMETER_KEY
+    key = font(f"&#160;&#160;<b>{bold}</b>", colour="#0072B2", size=theme.SMALL_SIZE)
+    key += font(rest, colour=theme.MUTED, size=theme.SMALL_SIZE)
+    if any(shape.copies > 1 for shape in drawing.shapes):
+        key += font(
+            "; a leaf used often is drawn once per use, by name", colour=theme.MUTED, size=theme.SMALL_SIZE
+        )
+    cells = f"<td>{key}</td>"
+    if spread.centre is not None:
+        swatches = "".join(_swatch(level, spread.centre) for level in range(7))
+        words_ = font(f"{theme.LEGEND}&#160;&#160;", colour=theme.MUTED, size=theme.SMALL_SIZE)
+        cells = f"<td>{words_}</td>{swatches}{cells}"
+    return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="3"><tr>{cells}</tr></table>>'
+
+
+def _swatch(level: int, centre: float) -> str:
+    number = words.scientific(centre * 10.0 ** (level - theme.CENTRE))
+    sign = {0: "≤ ", 6: "≥ "}.get(level, "")
+    label = font(f"{sign}{number}", size=8, colour=theme.MAGNITUDE_INK[level])
+    return f'<td bgcolor="{theme.MAGNITUDE[level]}" width="52">{label}</td>'
+
+
+class _Pen:
+    """Writes the shapes and wires of one drawing; holds what they have in common."""
+
+    def __init__(self, report: Report, drawing: Drawing, shapes: bool) -> None:
+        self.report = report
+        self.drawing = drawing
+        self.with_shapes = shapes
+        self.spread = scale(report)
+        self.findings = findings_by_node(report)
+        self.roots = {node for node, _ in report.graph.roots}
+        self.keys = [shape.key for shape in drawing.shapes]
+
+    def clusters(self, dot: graphviz.Digraph) -> None:
+        """The shapes, each in the frame of its module, and the frames in one another."""
+        top = tree(self.drawing)
+        frames = preorder(top)
+        level = {id(top): -1}
+        for frame in frames:
+            level |= {id(inner): level[id(frame)] + 1 for inner in frame.inner.values()}
+        drawn: dict[int, graphviz.Digraph] = {id(top): dot}
+        for number, frame in enumerate(frames[1:], 1):
+            drawn[id(frame)] = _frame(frame, number, level[id(frame)])
+        for frame in reversed(frames):
+            for place in frame.shapes:
+                self._shape(drawn[id(frame)], self.drawing.shapes[place], frame.named.get(place, ""))
+            for inner in frame.inner.values():
+                drawn[id(frame)].subgraph(drawn[id(inner)])
+
+    # ------------------------------------------------------------ shapes
+
+    def _shape(self, dot: graphviz.Digraph, shape: Shape, frame: str) -> None:
+        state = mark(self.report, shape, self.findings)
+        root = any(member in self.roots for member in shape.members)
+        look, ink = _look(shape, state, self.spread, root)
+        rows = [
+            font(line, colour=ink or colour, size=size, style=style)
+            for line, colour, size, style in self._rows(shape, state, root, frame, look["fillcolor"])
+        ]
+        level = f"g{self.spread.level(_middle(state))}" if state.state == "flow" else state.state
+        names = (
+            "node",
+            {"parameter": "param"}.get(shape.kind, shape.kind),
+            level,
+            "root" * root,
+            "wrong" * state.wrong,
+        )
+        dot.node(
+            shape.key,
+            table(rows),
+            id=shape.key,
+            **{"class": " ".join(filter(None, names))},
+            tooltip=self._tooltip(shape, state),
+            **look,
+        )
+
+    def _rows(
+        self, shape: Shape, state: Mark, root: bool, frame: str, fill: str
+    ) -> list[tuple[str, str, int | None, str]]:
+        """Lines of the label: (safe text, colour, size, style)."""
+        small = theme.SMALL_SIZE
+        name, second = self._names(shape, root)
+        times = f" {theme.TIMES}{shape.times}" if shape.times > 1 else ""
+        pale, faint = theme.inks_on(fill)
+        rows: list[tuple[str, str, int | None, str]] = [(text(name + times), pale, None, "b")]
+        rows += [(text(line, 60), faint, small, "") for line in (second, frame, shape.note) if line]
+        if shape.kind == "custom":
+            rows.append((theme.CUSTOM, faint, small, ""))
+        spec = self.report.graph.nodes[shape.members[0]].outputs[:1]
+        if (is_leaf(shape) or self.with_shapes) and spec and spec[0] is not None:
+            rows.append((words.shape(spec[0].shape), faint, small, ""))
+        rows += [(line, pale if pale != theme.INK else "#0072B2", small, "") for line in self._inside(shape)]
+        if state.words():
+            rows.append((state.words(), faint, small, ""))
+        if state.wrong and state.worst is not None:
+            rows.append((f"{theme.WRONG} {state.worst.status}", theme.WRONG_INK, small, "b"))
+        for finding in state.findings[:2]:
+            rows.append((text(f"{theme.LOOK_HERE} {finding.code}", 40), theme.FINDING_INK, small, "b"))
+        return rows
+
+    def _names(self, shape: Shape, root: bool) -> tuple[str, str]:
+        """The bold name and, where the shape is called after a variable, its operation."""
+        node = self.report.graph.nodes[shape.members[0]]
+        if node.kind == "leaf" or shape.kind in ("module", "fold"):
+            return shape.label, ""
+        plain_name = words.operation(node)
+        name = shape.label
+        if root and name == plain_name and len(self.roots) == 1 and self.report.root_name:
+            name = words.clean(self.report.root_name, 60)
+        return name, plain_name if name != plain_name else ""
+
+    def _inside(self, shape: Shape) -> list[str]:
+        """The leaves drawn inside an operation, with their gradients; counted where they are many."""
+        if len(shape.inside) > LISTED or shape.kind in ("module", "fold"):
+            return [words.count(len(shape.inside), "parameter")] if shape.inside else []
+        nodes = [self.report.graph.nodes[leaf] for leaf in shape.inside]
+        said = [mark_of_node(self.report, node.id, self.findings).words() for node in nodes]
+        return [
+            text(f"{node.label.rpartition('.')[2] or words.label(node)}  {gradient}", 60)
+            for node, gradient in zip(nodes, said, strict=True)
+        ]
+
+    def _tooltip(self, shape: Shape, state: Mark) -> str:
+        node = self.report.graph.nodes[shape.members[0]]
+        several = words.count(len(shape.members), "node") if len(shape.members) > 1 else ""
+        spec = node.outputs[0] if node.outputs else None
+        lines = [
+            node.name if node.kind != "leaf" else node.label,
+            several,
+            f"{words.shape(spec.shape)} {spec.dtype}" if spec is not None else "",
+            f"gradient RMS {state.words()}" if state.state == "flow" else state.words(),
+            node.module,
+            f"{node.source.file}:{node.source.line}" if node.source is not None else "",
+            node.source.code if node.source is not None else "",
+            f"check: {state.worst.status} {state.worst.reason}" if state.worst is not None else "",
+            node.note,
+            *(f"hook: {hook}" for hook in node.hooks),
+            *(f"{finding.severity}: {finding.message}" for finding in state.findings),
+        ]
+        return plain(*lines)
+
+    # ------------------------------------------------------------ wires
+
+    def wires(self, dot: graphviz.Digraph) -> None:
+        """The wires, as wide as the gradient they carry."""
+        for wire in self.drawing.wires:
+            dot.edge(self.keys[wire.source], self.keys[wire.target], **self._wire(wire))
+
+    def _wire(self, wire: Wire) -> dict[str, str]:
+        if wire.again:
+            times = self.drawing.shapes[wire.source].times
+            label = f"{theme.NEXT} {theme.TIMES}{times}"
+            return {"style": "dashed", "constraint": "false", "tooltip": label, "class": "again"}
+        if not self.report.gradients:
+            return {}
+        records = [self._record(edge) for edge in wire.edges]
+        levels = [record for record in records if record is not None]
+        if not levels:
+            return {"style": "dashed", "color": theme.NONE_BORDER, "tooltip": theme.NO_GRADIENT}
+        strongest = max(levels)
+        if strongest != strongest or any(level != level or level == float("inf") for level in levels):
+            return {"color": theme.HAZARD_BORDER, "penwidth": "2.6", "tooltip": "gradient NaN or Inf"}
+        said = f"gradient RMS {words.scientific(strongest)}"
+        if strongest == 0:
+            return {"style": "dotted", "tooltip": f"gradient {theme.ZERO}"}
+        return {"penwidth": f"{self.spread.width(strongest):.1f}", "tooltip": said}
+
+    def _record(self, index: int) -> float | None:
+        """RMS of what edge `index` carried; the total of its end where that says the same."""
+        edges = self.report.edge_gradients
+        record = edges[index] if index < len(edges) else None
+        if record is not None:
+            return record.rms
+        target = self.report.graph.edges[index].target
+        alone = len(self.report.graph.incoming[target]) == 1
+        return node_rms(self.report, target) if alone or not edges else None
+
+    # ------------------------------------------------------------ saved tensors
+
+    def saved(self, dot: graphviz.Digraph) -> None:
+        """The tensors each operation keeps for its backward, beside it on a dashed wire."""
+        form, style, border, width, fill = theme.LOOKS["saved"]
+        for shape in self.drawing.shapes:
+            node = self.report.graph.nodes[shape.members[0]]
+            if shape.kind in ("module", "fold") or is_leaf(shape):
+                continue
+            for item in node.saved:
+                if item.spec is None:
+                    continue
+                key = f"s{node.id}_{item.name}"
+                size = f"{words.shape(item.spec.shape)}  {item.spec.dtype}"
+                rows = [font(text(f"saved: {item.name}", 40), style="b")]
+                rows += [
+                    font(line, size=theme.SMALL_SIZE, colour=theme.FAINT)
+                    for line in (size, text(item.problem, 60) or words.memory(item.bytes))
+                ]
+                dot.node(
+                    words.clean(key),
+                    table(rows),
+                    id=words.clean(key),
+                    **{"class": "node saved"},
+                    shape=form,
+                    style=style,
+                    color=border,
+                    penwidth=width,
+                    fillcolor=fill,
+                )
+                dot.edge(
+                    shape.key,
+                    words.clean(key),
+                    style="dashed",
+                    arrowhead="none",
+                    color=border,
+                    constraint="false",
+                )
+
+
+def _frame(frame: Cluster, number: int, level: int) -> graphviz.Digraph:
+    """An empty cluster in the look of its nesting level."""
+    dot = graphviz.Digraph(f"cluster_{number}")
+    fill = theme.CLUSTER_FILLS[min(level, len(theme.CLUSTER_FILLS) - 1)]
+    name = font(f"<b>{text(frame.name, 60)}</b>", size=10)
+    dot.attr(
+        "graph",
+        id=f"c{number}",
+        **{"class": "module"},
+        label=f"<{name}>",
+        labeljust="l",
+        peripheries="1",
+        labelloc="t",
+        style="rounded,filled",
+        fillcolor=fill,
+        color=theme.CLUSTER_BORDER,
+        penwidth="1",
+        margin="8",
+        tooltip=plain(".".join(frame.path)),
+    )
+    return dot
+
+
+def _middle(state: Mark) -> float:
+    """One RMS for the colour of a mark: the geometric middle of its range."""
+    low, high = state.low or 0.0, state.high or 0.0
+    return sqrt(low) * sqrt(high) if low > 0 else high
+
+
+def _look(shape: Shape, state: Mark, spread: Scale, root: bool) -> tuple[dict[str, str], str]:
+    """The attributes of a shape's box, and the one ink for all its text ("" for the usual)."""
+    form, style, border, width, fill = theme.LOOKS[shape.kind]
+    look = {"shape": form, "style": style, "color": border, "penwidth": width, "fillcolor": fill}
+    ink = ""
+    if state.state == "flow":
+        look["fillcolor"] = theme.MAGNITUDE[spread.level(_middle(state))]
+    elif state.state == "zero":
+        look |= {
+            "style": f"{style.removesuffix(',dashed')},dotted",
+            "fillcolor": theme.ZERO_FILL,
+            "penwidth": "1.6",
+        }
+    elif state.state in ("none", "unreached") and shape.kind != "input":
+        look |= {"style": f"{style},dashed", "fillcolor": theme.NONE_FILL, "color": theme.NONE_BORDER}
+    if root:
+        look |= {"color": theme.ROOT_BORDER, "penwidth": "1.8", "peripheries": "2"}
+    if state.state == "hazard":
+        look |= {"fillcolor": theme.HAZARD_FILL, "color": theme.HAZARD_BORDER, "penwidth": "3"}
+        ink = theme.HAZARD_INK
+    if state.wrong:
+        look |= {"color": theme.WRONG_BORDER, "penwidth": "3"}
+    return look, ink

@@ -1,0 +1,303 @@
+"""The report for a terminal: a folded tree of gradients, the check in one line, the findings.
+
+Everything fits the width; without `color` there are no escape codes, and control characters of the
+user's names are spelled out, so that no name can drive the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import StringIO
+from math import isfinite, log10
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from explorer.graph import Source
+from explorer.render import fold, theme, words
+from explorer.render.clusters import Cluster, preorder, tree
+from explorer.render.drawing import Drawing, Shape, everything, forward_order, is_scalar
+from explorer.render.expression import expressions
+from explorer.render.marks import Mark, Scale, findings_by_node, mark, mark_of_node, received, scale
+from explorer.report import BAD_STATUSES, Finding, Report, Session
+
+LINES = 32
+"""Lines a tree takes by default, so that the whole report fits a screen or two."""
+BAR = 8
+"""Cells of the widest bar."""
+LISTED = 5
+"""Mismatching nodes named under the check; the rest are counted."""
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_NARROWEST = 40
+
+
+def text(found: Report | Session, *, width: int = 80, color: bool = False, full: bool = False) -> str:
+    """The report, or every report of a session, as text that ends with a newline.
+
+    Args:
+        width: columns of the terminal; at least 40 are used.
+        color: whether to use ANSI colours.
+        full: draw every node instead of folding to some `LINES` lines.
+    """
+    console = Console(
+        file=StringIO(),
+        width=max(width, _NARROWEST),
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    reports = found.reports if isinstance(found, Session) else (found,)
+    for place, report in enumerate(reports):
+        if place:
+            console.print()
+        _report(console, report, full)
+    if isinstance(found, Session) and found.calls > len(reports):
+        console.print(Text(f"{found.calls:,} backward calls in all; {len(reports):,} explored", style="dim"))
+    written = console.file.getvalue() if isinstance(console.file, StringIO) else ""
+    return "\n".join(line.rstrip() for line in written.splitlines()) + "\n"
+
+
+def _report(console: Console, report: Report, full: bool) -> None:
+    _header(console, report)
+    console.print()
+    if is_scalar(report.graph) and len(report.graph.nodes) <= fold.CIRCUIT:
+        _table(console, report)
+    else:
+        _tree(console, report, full)
+    console.print()
+    _check(console, report)
+    _findings(console, report)
+    for problem in report.problems:
+        _hanging(console, "! ", words.clean(problem, 400), "yellow")
+
+
+# ---------------------------------------------------------------- header
+
+
+def _header(console: Console, report: Report) -> None:
+    called = f"call {report.call}" if report.call else "backward was never called"
+    place = _place(report.where)
+    first = Text(words.clean(report.root_name or "loss", 40), style="bold")
+    for part in (words.clean(report.script, 60), f"{called} at {place}" if place else called):
+        if part:
+            first.append(f" · {part}", style="not bold")
+    console.print(first)
+    graph = report.graph
+    leaves = sum(node.role == "parameter" for node in graph.nodes)
+    facts = [words.count(len(graph.nodes), "node"), words.count(len(graph.edges), "edge")]
+    facts += [words.count(leaves, "parameter")] if leaves else []
+    facts += [f"backward took {words.seconds(report.seconds)}"] if report.seconds is not None else []
+    console.print(Text(" · ".join(facts), style="dim"))
+    if report.error:
+        failed = f" in {words.label(graph.nodes[report.failed])}" if report.failed is not None else ""
+        _hanging(console, "✗ ", f"backward raised{failed}: {words.clean(report.error, 400)}", "bold red")
+
+
+def _place(where: Source | None) -> str:
+    return f"{words.clean(where.file, 80)}:{where.line}" if where is not None else ""
+
+
+# ---------------------------------------------------------------- scalars
+
+
+def _table(console: Console, report: Report) -> None:
+    """Variable, value, gradient: leaves first, then the steps in forward order."""
+    graph = report.graph
+    named = expressions(report, console.width - 30)
+    steps = [graph.nodes[node] for node in forward_order(graph)]
+    rows = [node for node in graph.nodes if node.kind == "leaf"] + [
+        node for node in steps if node.kind != "leaf"
+    ]
+    widest = max((cell_len(named[node.id]) for node in rows), default=8)
+    span = min(max(widest, 8), console.width - 30)
+    console.print(Text(f"  {_left('variable', span)}{'value':>12}{'gradient':>12}", style="dim"))
+    findings = findings_by_node(report)
+    for node in rows:
+        value = (report.forward.get(node.id) or (None,))[0]
+        state = mark_of_node(report, node.id, findings)
+        ran = received(report, node.id)
+        number = words.value(ran[0].values[0]) if ran and ran[0].values else state.words()
+        line = Text("  ")
+        line.append(_left(named[node.id], span), style="bold" if node.kind == "leaf" else "")
+        line.append(_right(words.value(value[0]) if value else "", 12), style="green")
+        line.append(_right(number, 12), style="red")
+        line.append_text(_verdict(state))
+        console.print(line)
+
+
+# ---------------------------------------------------------------- tensors
+
+
+def _tree(console: Console, report: Report, full: bool) -> None:
+    drawing = everything(report.graph) if full else _folded(report)
+    findings = findings_by_node(report)
+    spread = scale(report)
+    when = {node: place for place, node in enumerate(forward_order(report.graph))}
+    shapes = any(shape.kind not in ("module", "fold") for shape in drawing.shapes)
+    room = 14 if shapes else 0
+    span = console.width - room - BAR - 14
+    head = f"  {_left('forward order', span - 2)}{_right('shape', room) if room else ''}  gradient RMS"
+    console.print(Text(head, style="dim"))
+    for level, content in _lines(drawing, when):
+        indent = "  " * (level + 1)
+        if isinstance(content, str):
+            console.print(Text(_left(f"{indent}{content}", span).rstrip(), style="bold"))
+            continue
+        shape, frame = content
+        state = mark(report, shape, findings)
+        console.print(_row(report, shape, frame, state, indent, span, room, spread))
+    for sentence in drawing.folded:
+        _hanging(console, "  ", sentence, "dim")
+
+
+def _folded(report: Report) -> Drawing:
+    """The finest drawing of at most `LINES` lines; the coarsest there is if none is so short."""
+    drawing = everything(report.graph)
+    for drawing in fold.ladder(report):
+        if len(drawing.shapes) <= LINES and len(drawing.shapes) + len(preorder(tree(drawing))) - 1 <= LINES:
+            break
+    return drawing
+
+
+def _lines(drawing: Drawing, when: dict[int, int]) -> Iterator[tuple[int, str | tuple[Shape, str]]]:
+    """Module names and shapes with their indentation, in forward order, each module in one piece."""
+    top = tree(drawing)
+    begins: dict[int, int] = {}
+    first = [min(when[member] for member in shape.members) for shape in drawing.shapes]
+    for frame in reversed(preorder(top)):
+        inside = [first[place] for place in frame.shapes] + [
+            begins[id(inner)] for inner in frame.inner.values()
+        ]
+        begins[id(frame)] = min(inside, default=0)
+    waiting: list[tuple[int, Cluster | tuple[Shape, str]]] = [(-1, top)]
+    while waiting:
+        level, content = waiting.pop()
+        if not isinstance(content, Cluster):
+            yield level, content
+            continue
+        if content is not top:
+            yield level, content.name
+        rows: list[tuple[int, Cluster | tuple[Shape, str]]] = [
+            (first[place], (drawing.shapes[place], content.named.get(place, ""))) for place in content.shapes
+        ]
+        rows += [(begins[id(inner)], inner) for inner in content.inner.values()]
+        waiting += [(level + 1, row) for _, row in sorted(rows, key=lambda row: row[0], reverse=True)]
+
+
+def _row(
+    report: Report, shape: Shape, frame: str, state: Mark, indent: str, span: int, room: int, spread: Scale
+) -> Text:
+    name = shape.label if not frame else f"{frame}  {shape.label}"
+    if shape.times > 1:
+        name += f" {theme.TIMES}{shape.times}"
+    if shape.inside:
+        names = [report.graph.nodes[leaf].label.rpartition(".")[2] for leaf in shape.inside]
+        few = ", ".join(words.clean(one, 20) for one in names)
+        name += f" ({few if len(names) <= 3 else words.count(len(names), 'parameter')})"
+    line = Text(_left(f"{indent}{name}", span), style="" if shape.kind != "parameter" else "blue")
+    spec = report.graph.nodes[shape.members[0]].outputs[:1]
+    sizes = (
+        words.shape(spec[0].shape)
+        if spec and spec[0] is not None and shape.kind not in ("module", "fold")
+        else ""
+    )
+    if room:
+        line.append(_right(sizes, room), style="dim")
+    line.append("  ")
+    strong = {"hazard": "bold yellow", "none": "dim", "unreached": "dim", "zero": "dim"}.get(state.state, "")
+    if state.state != "flow" or state.high is None or state.low is None:
+        line.append(_left(state.words(), BAR + 7), style=strong)
+    else:
+        line.append(_right(words.scientific(state.high), 6) + " ")
+        line.append(_left(bar(state.high, spread), BAR), style="magenta")
+    line.append_text(_verdict(state))
+    return line
+
+
+def bar(rms: float, spread: Scale) -> str:
+    """A bar as long as the logarithm of `rms` lies between the least and the most of the report."""
+    if rms <= 0 or not isfinite(rms) or spread.least <= 0:
+        return ""
+    low, high = log10(spread.least), log10(spread.most)
+    share = (log10(rms) - low) / (high - low) if high > low else 0.5
+    eighths = max(1, round(max(0.0, min(1.0, share)) * BAR * 8))
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
+
+
+def _verdict(state: Mark) -> Text:
+    said = Text()
+    if state.worst is not None:
+        said.append(
+            f" {theme.VERDICT_MARKS[state.worst.status]}", style=theme.VERDICT_COLOURS[state.worst.status]
+        )
+    elif state.findings:
+        said.append("  ")
+    if state.findings:
+        said.append("▲", style=theme.SEVERITY_COLOURS[state.findings[0].severity])
+    return said
+
+
+# ---------------------------------------------------------------- check and findings
+
+
+def _check(console: Console, report: Report) -> None:
+    bad = [verdict for verdict in report.verdicts if verdict.status in BAD_STATUSES]
+    sign, style = ("≠ ", "bold red") if bad else ("✓ ", "green") if report.check.checked else ("· ", "dim")
+    _hanging(console, sign, words.check_line(report.check), style)
+    for verdict in bad[:LISTED]:
+        node = report.graph.nodes[verdict.node]
+        place = f" ({_place(node.source)})" if node.source is not None else ""
+        said = f"{words.label(node)} [{verdict.node}]{place}: {words.clean(verdict.reason, 300)}"
+        _hanging(console, "  ≠ ", said, "red")
+    if len(bad) > LISTED:
+        console.print(Text(f"    and {len(bad) - LISTED:,} more", style="red"))
+
+
+_ORDER = ("error", "warning", "info")
+_SIGNS = {"error": "✗ ", "warning": "▲ ", "info": "· "}
+
+
+def _findings(console: Console, report: Report) -> None:
+    for finding in sorted(report.findings, key=lambda finding: _ORDER.index(finding.severity)):
+        _finding(console, finding)
+    if not report.findings and report.looked_for:
+        kinds = ", ".join(code.replace("-", " ") for code in report.looked_for)
+        _hanging(console, "✓ ", f"no findings; looked for {kinds}", "green")
+
+
+def _finding(console: Console, finding: Finding) -> None:
+    where = f"  {_place(finding.where)}" if finding.where is not None else ""
+    style = theme.SEVERITY_COLOURS[finding.severity]
+    _hanging(console, _SIGNS[finding.severity], f"{finding.severity}: {finding.code}{where}", style)
+    if finding.where is not None and finding.where.code:
+        _hanging(console, "    │ ", words.clean(finding.where.code.strip(), 200), "dim")
+    _hanging(console, "    ", words.clean(finding.message, 1000), "")
+    if finding.advice:
+        _hanging(console, "    → ", words.clean(finding.advice, 1000), "bold")
+
+
+def _hanging(console: Console, sign: str, content: str, style: str) -> None:
+    """`content` wrapped to the width, its later lines indented under its first."""
+    inner = Text(content, style="" if sign.strip() in ("✓",) else style)
+    for place, line in enumerate(inner.wrap(console, console.width - len(sign))):
+        line.rstrip()
+        console.print(Padding(Text.assemble((sign if not place else " " * len(sign), style), line), 0))
+
+
+def _left(content: str, cells: int) -> str:
+    """`content` in exactly so many terminal cells, cut with `…` where it is longer."""
+    if cell_len(content) <= cells:
+        return content + " " * (cells - cell_len(content))
+    return set_cell_size(content, max(cells - 2, 0)) + "… "
+
+
+def _right(content: str, cells: int) -> str:
+    if cell_len(content) > cells:
+        content = set_cell_size(content, cells - 1) + "…"
+    return " " * (cells - cell_len(content)) + content
