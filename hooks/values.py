@@ -1,0 +1,112 @@
+"""Small forward values, copied while the script runs, without standing in its way.
+
+A function mode would see every result, but it moves the place where torch's warnings appear, makes
+compiled code compile again, and must leave in the order it came. Instead this looks at the youngest
+objects of the garbage collector whenever a node is made: the result of the operation before is
+among them, for the next operation holds it. Nothing of the user's is wrapped, and a large model
+pays for a dozen looks.
+
+Values: nested lists as ``Tensor.tolist`` gives them, left in the node's ``metadata``: they go when
+the node goes. Only plain CPU tensors that have not been modified in place since they were made; a
+change that torch does not count (through ``.data`` or numpy) before the next operation is not seen.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import torch
+
+VALUES_KEY = "explorer.values"
+SMALL = 64
+_CREDIT = 12
+_MOST = 20_000
+_OLD_LOOKS = 8
+
+Number = float | complex
+_is_wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda tensor: False)
+_inside_transform = getattr(torch._C._functorch, "maybe_current_level", lambda: None)
+
+
+class YoungValues:
+    """Copies small results into their nodes until the script turns out not to be small.
+
+    `looking`: another look is worth its time, for lately there were small values.
+    """
+
+    def __init__(self) -> None:
+        self.looking = True
+        self._credit = _CREDIT
+        self._left = _MOST
+        self._old_looks = _OLD_LOOKS
+        self._collections = gc.get_count()[1:]
+
+    def look(self) -> None:
+        """Copy the small results among the youngest objects; about 20 us."""
+        self._credit -= 1
+        found = 0
+        for thing in self._youngest():
+            if type(thing) is torch.Tensor and self.keep(thing):
+                found += 1
+        if found:
+            self._credit = min(self._credit + 3 * found, 2 * _CREDIT)
+            self._left -= found
+        self.looking = self._credit > 0 and self._left > 0
+
+    def keep(self, tensor: torch.Tensor) -> bool:
+        """Copy the values of one result into its node; False where they are known, large or out of reach."""
+        if not tensor.requires_grad or tensor.is_leaf or not tensor.is_cpu or tensor.is_sparse:
+            return False
+        if tensor.layout is not torch.strided or tensor.is_nested or tensor.numel() > SMALL:
+            return False
+        # A view whose base was modified gets a new grad_fn when that is read: reading is not neutral.
+        if tensor._version != 0 or _inside_transform() is not None or _is_wrapped(tensor):
+            return False
+        if torch._C._get_tracing_state() is not None:
+            return False
+        node: Any = tensor.grad_fn
+        if node is None:
+            return False
+        slots: dict[int, Any] = node.metadata.setdefault(VALUES_KEY, {})
+        if tensor.output_nr in slots:
+            return False
+        try:
+            slots[tensor.output_nr] = tensor.tolist()
+        except (RuntimeError, NotImplementedError):  # a fake or functional tensor has no memory to read
+            return False
+        return True
+
+    def _youngest(self) -> list[Any]:
+        collections = gc.get_count()[1:]
+        young = gc.get_objects(generation=0)
+        if collections != self._collections:  # what was young has been promoted since the last look
+            young += gc.get_objects(generation=1)
+            if collections[1] != self._collections[1] and self._old_looks > 0:
+                self._old_looks -= 1
+                young += gc.get_objects(generation=2)
+            self._collections = collections
+        return young
+
+
+def value_of(node: Any, slot: int) -> tuple[Number, ...] | None:
+    """The flat, row-major forward values of output `slot` of `node`, None where they were not kept.
+
+    A leaf's value is read from its tensor now, so ask before the optimizer steps.
+    """
+    variable = getattr(node, "variable", None) if type(node).__name__ == "AccumulateGrad" else None
+    if variable is not None:
+        if variable.numel() > SMALL or variable.layout is not torch.strided or variable.is_meta:
+            return None
+        return flat(variable.tolist())
+    slots = node.metadata.get(VALUES_KEY)
+    return None if slots is None or slot not in slots else flat(slots[slot])
+
+
+def flat(nested: Any) -> tuple[Number, ...]:
+    """The numbers of nested lists, in row-major order."""
+    if not isinstance(nested, list):
+        return (nested,)
+    while nested and isinstance(nested[0], list):
+        nested = [number for part in nested for number in part]
+    return tuple(nested)
