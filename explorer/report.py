@@ -6,9 +6,10 @@ of one script, with what was looked at in common.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from math import sqrt
+from os import PathLike
 from typing import Literal
 
 from explorer.graph import Graph, Source
@@ -167,9 +168,57 @@ class Report:
             return None
         return record.received[slot]
 
+    @property
+    def wrong(self) -> bool:
+        """Whether a gradient mismatches or a finding is an error (what ``--strict`` asks)."""
+        return any(self.check.statuses.get(status) for status in BAD_STATUSES) or any(
+            finding.severity == "error" for finding in self.findings
+        )
+
     def verdict(self, node: int) -> Verdict | None:
         """The verdict on node `node`, None when the check was off or did not reach it."""
         return self.verdicts[node] if node < len(self.verdicts) else None
+
+    # The renderers read this module; these methods are doors to them and hold no logic.
+
+    def save(self, path: str | PathLike[str], *, depth: int | None = None) -> tuple[str, ...]:
+        """Write the report; the suffix decides: .svg .png .pdf .dot .html .json .txt.
+
+        Returns:
+            The paths written.
+
+        Raises:
+            UsageError: nothing can be written under that suffix.
+            LayoutError: the picture could not be laid out.
+        """
+        from explorer import render
+
+        return tuple(map(str, render.save(self, path, depth=depth)))
+
+    def to_json(self) -> str:
+        """The report as JSON text, version 1 of the contract."""
+        from explorer.render import json
+
+        return json.dumps(self)
+
+    def show(self) -> object:
+        """The interactive page, for the last line of a notebook cell."""
+        from explorer.render import notebook
+
+        return notebook.Interactive(self)
+
+    def __str__(self) -> str:
+        from explorer.render import text
+
+        return text.text(self)
+
+    def _repr_mimebundle_(
+        self, include: Container[str] | None = None, exclude: Container[str] | None = None
+    ) -> dict[str, object]:
+        """How a notebook shows the report: text, SVG and PNG."""
+        from explorer.render import notebook
+
+        return notebook.bundle(self)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,178 @@
+"""The command ``explore``: arguments, printing, exit codes; nothing else.
+
+Everything of ours goes to stderr, so that ``explore script.py > out`` equals
+``python script.py > out``. torch is imported only once the arguments are known to be good.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from explorer.errors import ExplorerError, NothingDifferentiableError, UsageError
+
+if TYPE_CHECKING:
+    from explorer.pipeline import Exploration
+    from explorer.report import Session
+
+EXIT_USAGE, EXIT_STRICT, EXIT_NOTHING = 2, 3, 4
+
+
+class CallNumber(click.ParamType[int | None]):
+    """A backward call: a number from 1, or "all" (None)."""
+
+    name = "N|all"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        text = str(value)
+        if text == "all":
+            return None
+        if not text.isdecimal() or int(text) < 1:
+            self.fail(f"{text!r} is neither a call number from 1 nor 'all'", param, ctx)
+        return int(text)
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
+    epilog="Exit: the script's own code; 2 usage, 3 with --strict when something is wrong, "
+    "4 nothing differentiable.",
+)
+@click.version_option(package_name="autograd-explorer")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    metavar="PATH",
+    multiple=True,
+    help="Write the result; the suffix decides: .svg .png .pdf .dot .html .json .txt. Repeatable.",
+)
+@click.option(
+    "--root", metavar="NAME", help="Explore this global of the script instead of a backward() call."
+)
+@click.option("--call", type=CallNumber(), default=1, help="Which backward() call to explore. [default: 1]")
+@click.option("--stop", is_flag=True, help="End the script after that call.")
+@click.option(
+    "--check",
+    type=click.Choice(["sample", "full", "off"]),
+    default="sample",
+    show_default=True,
+    help="How much of every gradient the pure-Python engine verifies.",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(min=0),
+    help="Module depth to unfold in drawings (default: what stays legible).",
+)
+@click.option("--strict", is_flag=True, help="Exit 3 if a gradient mismatches or a finding is an error.")
+@click.option("-q", "--quiet", is_flag=True, help="No report on the terminal.")
+@click.argument("script", type=click.Path())
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
+def main(
+    outputs: tuple[str, ...],
+    root: str | None,
+    call: int | None,
+    stop: bool,
+    check: str,
+    depth: int | None,
+    strict: bool,
+    quiet: bool,
+    script: str,
+    arguments: tuple[str, ...],
+) -> None:
+    """Run SCRIPT as python would, and show what happened behind its backward().
+
+    The script's own output, exit code and gradients stay as they are; the report goes to stderr.
+    """
+    try:
+        if stop and call is None:
+            raise UsageError("--stop ends the script after one call: give its number with --call N")
+        _check_outputs(outputs)
+        # everything is imported before the script runs: it may bring modules of the same names
+        from explorer import pipeline
+        from explorer.script import load
+
+        program = load(script, arguments)
+    except ExplorerError as error:
+        raise _Refusal(str(error)) from None
+    except SyntaxError as error:
+        sys.excepthook(type(error), error.with_traceback(None), None)
+        sys.exit(1)
+    exploration = pipeline.explore_script(program, root=root, call=call, stop=stop, check=check)
+    code = _finish(exploration, outputs, depth, quiet, strict)
+    if exploration.outcome.interrupted:
+        sys.excepthook = lambda *_: None  # the traceback was shown; now end as an interrupted Python does
+        raise KeyboardInterrupt
+    sys.exit(code)
+
+
+def _finish(
+    exploration: Exploration, outputs: tuple[str, ...], depth: int | None, quiet: bool, strict: bool
+) -> int:
+    """Print and write what was found; the exit code."""
+    own = exploration.outcome.code
+    session = exploration.session
+    written = True
+    if session.reports:
+        if not quiet:
+            _print(session)
+        written = _write(session, outputs, depth)
+    for problem in exploration.problems:
+        click.echo(f"explore: {problem}", err=True)
+    if exploration.error is not None:
+        click.echo(f"explore: {exploration.error}", err=True)
+        if own == 0:
+            return EXIT_NOTHING if isinstance(exploration.error, NothingDifferentiableError) else EXIT_USAGE
+    if own == 0 and not written:
+        return 1
+    if own == 0 and strict and any(report.wrong for report in session.reports):
+        return EXIT_STRICT
+    return own
+
+
+def _print(session: Session) -> None:
+    from explorer import render
+
+    color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    width = shutil.get_terminal_size((80, 24)).columns if sys.stderr.isatty() else 80
+    click.echo(render.text.text(session, width=max(width, 40), color=color), err=True, color=color)
+
+
+def _check_outputs(outputs: tuple[str, ...]) -> None:
+    """Refuse, before the script runs, what could not be written after it."""
+    from explorer import render
+
+    for path in outputs:
+        render.check_suffix(path)
+        folder = os.path.dirname(path) or "."
+        if os.path.isdir(path):
+            raise UsageError(f"cannot write {path!r}: it is a folder")
+        if not os.path.isdir(folder):
+            raise UsageError(f"cannot write {path!r}: there is no folder {folder!r}")
+        target = path if os.path.exists(path) else folder
+        if not os.access(target, os.W_OK):
+            raise UsageError(f"cannot write {path!r}: permission denied")
+
+
+def _write(session: Session, outputs: tuple[str, ...], depth: int | None) -> bool:
+    """Write every output; one that fails is told and does not keep the others from being written."""
+    from explorer import render
+
+    complete = True
+    for path in outputs:
+        try:
+            for written in render.save(session, path, depth=depth):
+                click.echo(f"explore: wrote {written}", err=True)
+        except (ExplorerError, OSError) as error:
+            click.echo(f"explore: could not write {path}: {error}", err=True)
+            complete = False
+    return complete
+
+
+class _Refusal(click.ClickException):
+    """A usage error found after click's own parsing."""
+
+    exit_code = EXIT_USAGE

@@ -1,0 +1,150 @@
+"""One backward call, explored while it runs.
+
+Each stage stands behind `Stages.guard`: what fails in ours is told in the report's `problems` and never
+reaches the user's backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from explorer.check import Checker, Mode
+from explorer.graph import Source
+from explorer.known import ValueOf, forward_values
+from explorer.names import Names
+from explorer.record import Recorder
+from explorer.report import CheckSummary, GradientRecord, NodeGradients, Report, Verdict
+from explorer.values import Forward
+from explorer.walk import Context, Trace, trace
+from hooks.nodes import Capture, Event, capture
+
+
+class Stages:
+    """Runs our own stages; collects what went wrong in them."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    @contextmanager
+    def guard(self, stage: str) -> Iterator[None]:
+        """Run one stage: an exception of ours becomes a sentence in `problems`."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the boundary to the user's backward
+            self.problems.append(f"{stage} failed: {type(error).__name__}: {error}")
+
+
+class Exploring:
+    """A context manager around one backward call; `report()` says afterwards what happened.
+
+    Nothing is raised by entering or leaving; an exception of the backward itself passes through.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[Any],
+        names: Names,
+        check: Mode,
+        context: Context | None = None,
+        value_of: ValueOf | None = None,
+        inputs: Sequence[Any] = (),
+    ) -> None:
+        self.stages = Stages()
+        self.trace: Trace | None = None
+        self.error: BaseException | None = None
+        self._recorder: Recorder | None = None
+        self._checker: Checker | None = None
+        self._capture: Capture | None = None
+        self._forward: Forward | None = None
+        self._seconds: float | None = None
+        with self.stages.guard("the walk"):
+            self.trace = trace(roots, names=names, context=context)
+        if self.trace is None:
+            return
+        with self.stages.guard("reading forward values"):
+            self._forward = forward_values(self.trace.graph, self.trace.live, value_of)
+        with self.stages.guard("the record of gradients"):
+            self._recorder = Recorder(self.trace, inputs)
+        if check != "off":
+            with self.stages.guard("the check"):
+                self._checker = Checker(self.trace, check)
+
+    def __enter__(self) -> Exploring:
+        if self.trace is not None:
+            self._capture = capture(self.trace.live, self._observe)
+            self._capture.__enter__()
+        self._started = perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._seconds = perf_counter() - self._started
+        self.error = error
+        if self._capture is None:
+            return
+        with self.stages.guard("the release of hooks"):
+            self._capture.__exit__(kind, error, tb)
+        if self._capture.problem:
+            self.stages.problems.append(f"observing stopped: {self._capture.problem}")
+
+    def _observe(self, event: Event) -> None:
+        if self._recorder is not None:
+            self._recorder.observe(event)
+        if self._checker is None:
+            return
+        try:
+            self._checker.observe(event)
+        except Exception as error:  # noqa: BLE001 - the record goes on without the check
+            self.stages.problems.append(f"the check stopped: {type(error).__name__}: {error}")
+            self._checker = None
+
+    def report(
+        self,
+        call: int,
+        returned: Sequence[torch.Tensor | None] | None = None,
+        where: Source | None = None,
+        script: str = "",
+    ) -> Report | None:
+        """What happened, as plain data; None where not even the graph could be read.
+
+        Args:
+            call: its number among the user's backward calls, 0 for a backward of our own.
+            returned: the result of ``autograd.grad``, one per input asked for.
+            where: the line that called backward.
+        """
+        if self.trace is None:
+            return None
+        graph, self.trace = self.trace.graph, None
+        gradients: tuple[NodeGradients | None, ...] = (None,) * len(graph.nodes)
+        edge_gradients: tuple[GradientRecord | None, ...] = (None,) * len(graph.edges)
+        verdicts: tuple[Verdict, ...] = ()
+        check = CheckSummary(nodes=len(graph.nodes))
+        if self._recorder is not None:
+            with self.stages.guard("the record of gradients"):
+                gradients, edge_gradients = self._recorder.finish(returned)
+        if self._checker is not None:
+            with self.stages.guard("the check"):
+                verdicts, check = self._checker.finish()
+        return Report(
+            graph=graph,
+            gradients=gradients,
+            edge_gradients=edge_gradients,
+            forward=self._forward.values if self._forward is not None else {},
+            verdicts=verdicts,
+            check=check,
+            call=call,
+            where=where,
+            root_name=graph.nodes[graph.roots[0][0]].label,
+            seconds=self._seconds,
+            error=f"{type(self.error).__name__}: {self.error}" if self.error is not None else "",
+            problems=tuple(self.stages.problems),
+            script=script,
+            torch=torch.__version__,
+        )

@@ -1,0 +1,253 @@
+"""Watches every backward() while a ``with`` block is open, and one of our own on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from linecache import getline
+from threading import local
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from explorer import diagnose
+from explorer.check import Mode
+from explorer.errors import ExplorerError
+from explorer.evidence import Evidence
+from explorer.exploring import Exploring
+from explorer.graph import Source
+from explorer.names import Names, collect
+from explorer.report import Report, Session
+from explorer.script import StopScript
+from hooks.backward import BackwardCall, user_frame, watch_backward
+from hooks.forward import Observation, observe_forward
+from hooks.handles import Handles
+from hooks.nodes import is_leaf
+
+_ours = local()
+"""``_ours.running``: this thread is inside a backward of the explorer's own."""
+
+
+class Watch:
+    """Explores the backward calls made inside its ``with`` block.
+
+    `reports` has one `Report` per explored call, in order; `report` is the last of them. `calls` counts
+    all of the user's calls. Reports are complete (findings included) at any time, also inside the block.
+
+    Args:
+        modules: the modules whose names and paths are to be used; others are found by themselves.
+        check: "sample", "full" or "off".
+        call: explore this call only (from 1); None explores every one.
+        stop: raise `StopScript` after that call.
+        script: the script's path, for the report.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[torch.nn.Module] = (),
+        *,
+        check: Mode = "sample",
+        call: int | None = None,
+        stop: bool = False,
+        script: str = "",
+    ) -> None:
+        self.calls = 0
+        self.check: Mode = check
+        self.problems: list[str] = []
+        self.context: Observation | None = None
+        self._modules = tuple(modules)
+        self._call = call
+        self._stop = stop
+        self._script = script
+        self._explored: list[Report] = []
+        self._handles = Handles()
+
+    def __enter__(self) -> Watch:
+        try:
+            self._handles.enter(watch_backward(self._around))
+            self.context = self._handles.enter(observe_forward(self._modules))
+        except BaseException:
+            self._handles.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._handles.close()
+
+    @property
+    def report(self) -> Report:
+        """The last explored backward.
+
+        Raises:
+            ExplorerError: none was explored yet.
+        """
+        if not self._explored:
+            raise ExplorerError("no backward() was seen yet: call loss.backward() inside the with block")
+        return self.reports[-1]
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """All explored backward calls, in order, with their findings."""
+        return self.session(scripted=False).reports
+
+    def session(self, scripted: bool) -> Session:
+        """All that was seen, diagnosed; `scripted`: as the whole run of a script."""
+        last = len(self._explored) - 1
+        reports = []
+        for index, report in enumerate(self._explored):
+            evidence = Evidence(
+                calls=self.calls, own_backward=report.call == 0, last=index == last, scripted=scripted
+            )
+            findings, problems = diagnose.diagnose(report, evidence)
+            reports.append(
+                replace(
+                    report,
+                    findings=findings,
+                    problems=report.problems + problems,
+                    looked_for=diagnose.CODES,
+                )
+            )
+        return Session(tuple(reports), self._script, torch.__version__, self.calls)
+
+    def explore(self, roots: Sequence[torch.Tensor], names: Names) -> None:
+        """Run and explore a backward of our own from `roots`; ``.grad`` stays, the graph stays usable."""
+        exploring = self._exploring(roots, names)
+        leaves = _leaves(exploring)
+        gradients = [torch.ones_like(root) for root in roots]
+        returned = None
+        try:
+            with exploring, _own_backward():
+                if leaves:
+                    returned = torch.autograd.grad(
+                        roots,
+                        leaves,
+                        gradients,
+                        retain_graph=True,
+                        allow_unused=True,
+                        materialize_grads=False,
+                    )
+        except Exception:  # noqa: BLE001 - it is in the report, with the graph as far as it was run
+            pass
+        self._add(exploring.report(0, returned, script=self._script), exploring)
+
+    @contextmanager
+    def _around(self, call: BackwardCall) -> Iterator[None]:
+        """What happens around one backward call of the user's."""
+        if getattr(_ours, "running", False):
+            yield
+            return
+        self.calls += 1
+        number = self.calls
+        if self._call is not None and number != self._call:
+            yield
+            return
+        exploring = self._begin(call)
+        try:
+            with exploring:
+                yield
+        finally:
+            self._end(exploring, call, number)
+        if self._stop:
+            raise StopScript
+
+    def _begin(self, call: BackwardCall) -> Exploring:
+        names = Names()
+        try:
+            names = collect(call.frame, self._modules)
+        except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+            self.problems.append(f"reading variable names failed: {type(error).__name__}: {error}")
+        return self._exploring(call.roots, names, call.inputs)
+
+    def _exploring(self, roots: Sequence[Any], names: Names, inputs: Sequence[Any] = ()) -> Exploring:
+        context = self.context
+        return Exploring(
+            roots,
+            names,
+            self.check,
+            context=context.context_of if context else None,
+            value_of=context.value_of if context else None,
+            inputs=inputs,
+        )
+
+    def _end(self, exploring: Exploring, call: BackwardCall, number: int) -> None:
+        try:
+            report = exploring.report(number, call.result, source_of(call.frame), self._script)
+        except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+            self.problems.append(f"the report of call {number} failed: {type(error).__name__}: {error}")
+            return
+        self._add(report, exploring)
+
+    def _add(self, report: Report | None, exploring: Exploring) -> None:
+        if report is None:
+            self.problems += exploring.stages.problems
+        else:
+            self._explored.append(report)
+
+
+def explore(*tensors: Any, check: Mode = "sample") -> Report:
+    """Explore what a backward from `tensors` does, by running one: ``.grad`` stays untouched.
+
+    The graph stays usable (``retain_graph``), and the random number generators are as before. A root
+    with several elements starts from ones, as ``tensor.sum().backward()`` would.
+
+    Args:
+        tensors: one or several tensors with a ``grad_fn``.
+        check: how much of every gradient the engine verifies: "sample", "full" or "off".
+
+    Returns:
+        The report; it draws itself in a notebook.
+
+    Raises:
+        NothingDifferentiableError: a tensor has no ``grad_fn`` and requires no gradient.
+        TypeError: something that is no tensor.
+    """
+    for tensor in tensors:
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"explore() takes tensors, not {type(tensor).__name__}")
+    import sys
+
+    watch = Watch(check=check)
+    watch.explore(tensors, collect(user_frame(sys._getframe(1))))
+    if not watch._explored:
+        raise ExplorerError("; ".join(watch.problems))
+    return watch.report
+
+
+def watch(*modules: torch.nn.Module, check: Mode = "sample") -> Watch:
+    """Explore every backward() inside ``with explorer.watch(model) as watch:``.
+
+    Args:
+        modules: none, one or several; they only help to name what is found.
+        check: as for `explore`.
+    """
+    return Watch(modules, check=check)
+
+
+def source_of(frame: FrameType | None) -> Source | None:
+    """The line `frame` stands on, with its text where the file can be read."""
+    if frame is None:
+        return None
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    return Source(file, line, getline(file, line, frame.f_globals).strip(), frame.f_code.co_name)
+
+
+def _leaves(exploring: Exploring) -> list[torch.Tensor]:
+    if exploring.trace is None:
+        return []
+    return [node.variable for node in exploring.trace.live if is_leaf(node)]
+
+
+@contextmanager
+def _own_backward() -> Iterator[None]:
+    """Marks this thread's backward as ours, and gives back the generators' state."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    _ours.running = True
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        _ours.running = False
