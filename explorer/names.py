@@ -62,10 +62,15 @@ class Names:
                 names.append(name)
 
 
-def collect(frame: FrameType | None = None, modules: Iterable[nn.Module] = ()) -> Names:
-    """Gather names from `modules` and from the variables around `frame`.
+def collect(
+    frame: FrameType | None = None,
+    modules: Iterable[nn.Module] = (),
+    scopes: Iterable[Mapping[str, Any]] = (),
+) -> Names:
+    """Gather names from `modules`, from `scopes`, and from the variables around `frame`.
 
     Args:
+        scopes: further namespaces, the innermost first.
         frame: where backward was called; its locals, those of the frames around it out to
             ``__main__``, and their globals are read.
         modules: modules given by the user, beside those the variables hold.
@@ -73,7 +78,9 @@ def collect(frame: FrameType | None = None, modules: Iterable[nn.Module] = ()) -
     Returns:
         The names, those of module parameters first, then variables from the innermost scope outward.
     """
-    variables = [item for scope in _scopes(frame) for item in scope.items() if not item[0].startswith("_")]
+    variables = [
+        item for scope in (*scopes, *_scopes(frame)) for item in scope.items() if not item[0].startswith("_")
+    ]
     names = Names()
     with torch._C.DisableTorchFunction():
         _name_modules(names, modules, variables)

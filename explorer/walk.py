@@ -6,13 +6,18 @@ Two steps: `_traverse` collects live nodes and edges breadth first, each node nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from linecache import getline
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
 from explorer.errors import NothingDifferentiableError
+from explorer.formulas import formulas
 from explorer.graph import Edge, Graph, Node, Role, Saved, Source, TensorSpec
 from explorer.names import Names
 from explorer.species import Species, species_of
@@ -74,18 +79,32 @@ def trace(
     if not starts:
         raise NothingDifferentiableError("no tensor to explore was given")
     live: list[AutogradNode] = []
-    edges: list[Edge] = []
+    edges: list[tuple[int, int, int, int]] = []
     arity: list[int] = []
+    with _no_collection():
+        try:
+            ids = _traverse(starts, live, edges, arity)
+        finally:
+            # Whatever was touched has to be released with care, even if the walk was interrupted.
+            keep(live, [root for root in roots if isinstance(root, torch.Tensor)])
+        describer = _Describer(ids, context, names or Names(), saved)
+        rooted = {node for node, _ in starts}
+        nodes = tuple(describer.describe(number, node, node in rooted) for number, node in enumerate(live))
+        places = tuple((ids[node], slot) for node, slot in starts)
+        graph = Graph(nodes, tuple(Edge(*edge) for edge in edges), places, tuple(arity))
+        return Trace(graph, tuple(live))
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold the garbage collector back: all that is made here stays, and looking through it is quadratic."""
+    was_on = gc.isenabled()
+    gc.disable()
     try:
-        ids = _traverse(starts, live, edges, arity)
+        yield
     finally:
-        # Whatever was touched has to be released with care, even if the walk was interrupted.
-        keep(live, [root for root in roots if isinstance(root, torch.Tensor)])
-    describer = _Describer(ids, context, names or Names(), saved)
-    root_nodes = {node for node, _ in starts}
-    nodes = tuple(describer.describe(index, node, node in root_nodes) for index, node in enumerate(live))
-    places = tuple((ids[node], slot) for node, slot in starts)
-    return Trace(Graph(nodes, tuple(edges), places, tuple(arity)), tuple(live))
+        if was_on:
+            gc.enable()
 
 
 def _start(root: Any, place: int) -> tuple[AutogradNode, int]:
@@ -104,7 +123,7 @@ def _start(root: Any, place: int) -> tuple[AutogradNode, int]:
 def _traverse(
     starts: Sequence[tuple[AutogradNode, int]],
     live: list[AutogradNode],
-    edges: list[Edge],
+    edges: list[tuple[int, int, int, int]],
     arity: list[int],
 ) -> dict[AutogradNode, int]:
     """Fill `live`, `edges` and `arity` breadth first; return the id of every node."""
@@ -113,17 +132,18 @@ def _traverse(
         if node not in ids:
             ids[node] = len(live)
             live.append(node)
+    known = ids.get
     for source, node in enumerate(live):  # grows while it is read
         following = node.next_functions
         arity.append(len(following))
         for slot, (target, target_slot) in enumerate(following):
             if target is None:
                 continue
-            number = ids.get(target)
+            number = known(target)
             if number is None:
                 number = ids[target] = len(live)
                 live.append(target)
-            edges.append(Edge(source, slot, number, target_slot))
+            edges.append((source, slot, number, target_slot))
     return ids
 
 
@@ -165,6 +185,7 @@ class _Describer:
             operation=known.operation if known else "",
             outputs=outputs,
             saved=self._read_saved(node) if self._saved and species.keeps else (),
+            formula=formulas(species.name),
             sequence_nr=node._sequence_nr(),
             hooks=self._result_hooks(node, len(outputs)) if names else (),
             note=species.note,
@@ -251,7 +272,13 @@ def _is_leaf(node: AutogradNode) -> bool:
 
 
 def _source(known: NodeContext) -> Source | None:
-    return Source(known.file, known.line, function=known.function) if known.file else None
+    return _line(known.file, known.line, known.function) if known.file else None
+
+
+@lru_cache(maxsize=4096)
+def _line(file: str, line: int, function: str) -> Source:
+    """One line of the program with its text; equal lines are one object."""
+    return Source(file, line, getline(file, line).strip(), function)
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

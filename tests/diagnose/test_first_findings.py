@@ -117,7 +117,6 @@ def test_a_failing_diagnosis_is_told_and_the_others_go_on() -> None:
         assert [finding.code for finding in findings] == ["non-finite-gradient"]
         assert problems == ("the diagnosis planted failed: KeyError: 'planted'",)
         with pytest.raises(ExplorerError, match="registered twice"):
-            diagnosis("planted")
             diagnosis("planted")(broken)
     finally:
         del DIAGNOSES["planted"]
