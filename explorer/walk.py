@@ -10,8 +10,6 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from linecache import getline
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -20,6 +18,7 @@ from explorer.errors import NothingDifferentiableError
 from explorer.formulas import formulas
 from explorer.graph import Edge, Graph, Node, Role, Saved, Source, TensorSpec
 from explorer.names import Names
+from explorer.places import line_of
 from explorer.species import Species, species_of
 from hooks.nodes import AutogradNode
 from hooks.release import keep
@@ -272,13 +271,7 @@ def _is_leaf(node: AutogradNode) -> bool:
 
 
 def _source(known: NodeContext) -> Source | None:
-    return _line(known.file, known.line, known.function) if known.file else None
-
-
-@lru_cache(maxsize=4096)
-def _line(file: str, line: int, function: str) -> Source:
-    """One line of the program with its text; equal lines are one object."""
-    return Source(file, line, getline(file, line).strip(), function)
+    return line_of(known.file, known.line, known.function) if known.file else None
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

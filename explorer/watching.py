@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from linecache import getline
 from threading import local
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from explorer.check import Mode
 from explorer.errors import ExplorerError
 from explorer.evidence import Evidence
 from explorer.exploring import Exploring
-from explorer.graph import Source
 from explorer.names import Names, collect
+from explorer.places import source_of
 from explorer.report import Report, Session
 from explorer.script import StopScript
 from hooks.backward import BackwardCall, user_frame, watch_backward
@@ -225,14 +224,6 @@ def watch(*modules: torch.nn.Module, check: Mode = "sample") -> Watch:
         check: as for `explore`.
     """
     return Watch(modules, check=check)
-
-
-def source_of(frame: FrameType | None) -> Source | None:
-    """The line `frame` stands on, with its text where the file can be read."""
-    if frame is None:
-        return None
-    file, line = frame.f_code.co_filename, frame.f_lineno
-    return Source(file, line, getline(file, line, frame.f_globals).strip(), frame.f_code.co_name)
 
 
 def _leaves(exploring: Exploring) -> list[torch.Tensor]:

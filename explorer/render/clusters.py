@@ -41,7 +41,7 @@ def tree(drawing: Drawing) -> Cluster:
             frame = frame.inner.setdefault((shape.module[end - 1], call), Cluster(path))
         frame.shapes.append(place)
     for frame in reversed(preorder(top)):
-        _tighten(frame)
+        _tighten(frame, drawing)
     return top
 
 
@@ -55,11 +55,12 @@ def preorder(top: Cluster) -> list[Cluster]:
     return found
 
 
-def _tighten(frame: Cluster) -> None:
+def _tighten(frame: Cluster, drawing: Drawing) -> None:
     """Name the frames of `frame`; one that holds a single frame or shape gives way to it."""
     kept = {}
     for (name, call), inner in frame.inner.items():
         shown = f"{frame.path[-1]}.{name}" if name.isdigit() and frame.path else name
+        shown = drawing.titles.get((*frame.path, name), shown)
         if inner.shapes and inner.size == 1:
             place = inner.shapes[0]
             frame.shapes.append(place)

@@ -7,7 +7,8 @@ findings. Wires run as the forward pass does, from the tensor's producer to its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from explorer.graph import Graph, Node
@@ -20,7 +21,8 @@ class Shape(NamedTuple):
     """One box of a drawing.
 
     `key` is its stable identifier ("n12"). `members` are the ids of the nodes it stands for, the one
-    that gives it its face first; `inside` the leaves drawn inside the operation that uses them.
+    that gives it its face first; `inside` the leaves drawn inside the operation that uses them, `hidden`
+    the views that were left out beside it.
     `kind` is a key of `theme.LOOKS`. `module` is the dotted path, split, of the cluster it belongs to;
     `call` counts calls of that module. `times` says how many alike this one stands for, `copies` that
     the same leaf is drawn so many times, `note` is a second line in small print.
@@ -33,6 +35,7 @@ class Shape(NamedTuple):
     module: Path = ()
     call: int = 0
     inside: tuple[int, ...] = ()
+    hidden: tuple[int, ...] = ()
     times: int = 1
     copies: int = 1
     note: str = ""
@@ -55,15 +58,14 @@ class Wire(NamedTuple):
 class Drawing:
     """Shapes and wires, the style, and sentences that say what was folded.
 
-    `roots` are the places of the shapes that hold the roots. `depth` is how many levels of modules are
-    drawn as clusters (None: all of them).
+    `titles` names the frames of modules that stand for several alike ("h.0–11 ×12"), by module path.
     """
 
     shapes: tuple[Shape, ...]
     wires: tuple[Wire, ...]
     circuit: bool = False
     folded: tuple[str, ...] = ()
-    depth: int | None = None
+    titles: Mapping[Path, str] = field(default_factory=dict)
 
 
 DEEPEST = 24

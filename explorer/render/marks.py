@@ -132,7 +132,7 @@ def findings_by_node(report: Report) -> dict[int, tuple[Finding, ...]]:
 
 def mark(report: Report, shape: Shape, findings: dict[int, tuple[Finding, ...]]) -> Mark:
     """The mark of one shape, from its members; from the leaves inside too where they are worse."""
-    return _mark(report, shape.members, (*shape.members, *shape.inside), findings)
+    return _mark(report, shape.members, (*shape.members, *shape.inside, *shape.hidden), findings)
 
 
 def mark_of_node(report: Report, node: int, findings: dict[int, tuple[Finding, ...]]) -> Mark:
