@@ -1,0 +1,259 @@
+"""The command line's contract: exit codes, streams, options, and bad input that loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from explorer.cli import main
+
+COMMAND = [sys.executable, "-c", "from explorer.cli import main; main()"]
+TWO_CALLS = """
+import torch
+w = torch.tensor([1.0, 2.0], requires_grad=True)
+for factor in (3.0, 5.0):
+    loss = (w * factor).sum()
+    loss.backward()
+print("w.grad", w.grad.tolist())
+"""
+Explore = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def explore(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Explore:
+    """Run the command in this process on a script given as text: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script: str, *options: str, arguments: tuple[str, ...] = ()) -> tuple[int, str, str]:
+        (tmp_path / "user.py").write_text(textwrap.dedent(script))
+        with pytest.raises(SystemExit) as ended:
+            main.main([*options, "user.py", *arguments], "explore")
+        printed = capfd.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def reports(path: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(path.read_text())["reports"]
+    return found
+
+
+def test_the_report_goes_to_stderr_and_the_scripts_words_to_stdout(explore: Explore) -> None:
+    code, out, err = explore(TWO_CALLS)
+    assert (code, out) == (0, "w.grad [8.0, 8.0]\n")
+    assert "call 1 at user.py:6" in err
+    assert "match" in err
+    assert explore(TWO_CALLS, "--quiet")[1:] == (out, "")
+
+
+def test_every_output_is_written(explore: Explore, tmp_path: Path) -> None:
+    names = ["a.svg", "a.png", "a.dot", "a.html", "a.json", "a.txt"]
+    code, _, err = explore(TWO_CALLS, "-q", *(word for name in names for word in ("-o", name)))
+    assert code == 0
+    begins = [b"<?xml", b"\x89PNG", b"digraph", b"<!doctype html>", b'{"version":1', b"loss"]
+    for name, begin in zip(names, begins, strict=True):
+        assert f"wrote {name}" in err
+        assert (tmp_path / name).read_bytes().lower().startswith(begin.lower()), name
+
+
+def test_a_call_is_chosen(explore: Explore, tmp_path: Path) -> None:
+    explore(TWO_CALLS, "--call", "2", "-o", "second.json")
+    (second,) = reports(tmp_path / "second.json")
+    assert second["call"] == 2
+    explore(TWO_CALLS, "--call", "all", "-o", "all.json")
+    assert [report["call"] for report in reports(tmp_path / "all.json")] == [1, 2]
+
+
+def test_a_call_that_never_came(explore: Explore) -> None:
+    code, out, err = explore(TWO_CALLS, "--call", "5")
+    assert (code, out) == (2, "w.grad [8.0, 8.0]\n")
+    assert "--call 5 does not exist: the script called backward() 2 times" in err
+
+
+def test_stop_ends_the_script_after_the_call(explore: Explore) -> None:
+    code, out, err = explore(TWO_CALLS, "--stop")
+    assert (code, out) == (0, "")
+    assert "call 1" in err
+    assert explore(TWO_CALLS, "--stop", "--call", "all")[0] == 2
+
+
+def test_a_root_is_chosen_and_candidates_are_listed(explore: Explore, tmp_path: Path) -> None:
+    script = TWO_CALLS + "half = (w / 2).sum()\nnumber = 3\n"
+    assert explore(script, "--root", "half", "-o", "root.json")[0] == 0
+    (report,) = reports(tmp_path / "root.json")
+    assert report["root"] == "half"
+    for name, words in [
+        ("nothing", "no global of that name"),
+        ("number", "it is a int"),
+        ("w", "without a grad_fn"),
+    ]:
+        code, out, err = explore(script, "--root", name)
+        assert code == 2
+        assert out == "w.grad [8.0, 8.0]\n"
+        assert words in err
+        assert "loss, half" in err
+
+
+def test_no_backward_at_all(explore: Explore, tmp_path: Path) -> None:
+    script = "import torch\nx = torch.ones(2, requires_grad=True)\ny = x * 2\nf = y.sum()\nprint(x.grad)"
+    code, out, err = explore(script, "-o", "a.json")
+    assert (code, out) == (0, "None\n")
+    (report,) = reports(tmp_path / "a.json")
+    assert report["call"] == 0
+    assert report["findings"][0]["code"] == "backward-never-called"  # type: ignore[index]
+    assert "nothing called `f.backward()`" in err
+    assert explore(script, "--strict")[0] == 3
+
+
+def test_nothing_differentiable(explore: Explore) -> None:
+    code, out, err = explore("print('hello')")
+    assert (code, out) == (4, "hello\n")
+    assert "nothing differentiable" in err
+    assert explore("import sys; sys.exit(6)")[0] == 6
+
+
+def test_the_scripts_own_exit_code_and_arguments(explore: Explore) -> None:
+    script = TWO_CALLS + "import sys; print(sys.argv); sys.exit(9)"
+    code, out, err = explore(script, arguments=("--call", "x", "-q"))
+    assert code == 9
+    assert out.endswith("['user.py', '--call', 'x', '-q']\n")
+    assert "call 1" in err
+
+
+@pytest.mark.parametrize("place", ["before", "during", "after"])
+def test_a_script_that_raises(place: str, explore: Explore, tmp_path: Path) -> None:
+    script = f"""
+    import torch
+    class Bad(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+        @staticmethod
+        def backward(ctx, g):
+            if {place == "during"}:
+                raise ArithmeticError("planted")
+            return g
+    x = torch.ones(2, requires_grad=True)
+    loss = Bad.apply(x * 2).sum()
+    if {place == "before"}:
+        raise ArithmeticError("planted")
+    loss.backward()
+    raise ArithmeticError("planted")
+    """
+    code, out, err = explore(script, "-o", "a.json")
+    assert (code, out) == (1, "")
+    assert "ArithmeticError: planted" in err
+    assert err.startswith("Traceback (most recent call last):\n")
+    traceback = err[: err.index("ArithmeticError: planted")]
+    for ours in ("explorer", "hooks", "contextlib"):
+        assert f"/{ours}" not in traceback
+    (report,) = reports(tmp_path / "a.json")
+    assert len(report["nodes"]) == 4  # type: ignore[arg-type]
+    assert bool(report["error"]) == (place == "during")
+    assert "backward-never-called" not in err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-o", "a.gif"], ".gif"),
+        (["-o", "missing/a.svg"], "there is no folder"),
+        (["-o", "."], "."),
+        (["--call", "0"], "call number from 1"),
+        (["--call", "some"], "call number from 1"),
+        (["--check", "most"], "most"),
+        (["--depth", "-1"], "-1"),
+        (["--no-such-option"], "no such option"),
+    ],
+)
+def test_a_usage_error_is_told_before_the_script_runs(
+    options: list[str], words: str, explore: Explore
+) -> None:
+    code, out, err = explore("print('ran')", *options)
+    assert (code, out) == (2, "")
+    assert words in err.lower()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder(explore: Explore, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    code, out, err = explore("print('ran')", "-o", "locked/a.svg")
+    assert (code, out) == (2, "")
+    assert "permission denied" in err
+
+
+def test_a_folder_that_vanishes_meanwhile_loses_neither_report_nor_other_outputs(
+    explore: Explore, tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    script = TWO_CALLS + "import os; os.rmdir('gone')"
+    code, out, err = explore(script, "-o", "gone/a.json", "-o", "b.json")
+    assert (code, out) == (1, "w.grad [8.0, 8.0]\n")
+    assert "could not write gone/a.json" in err
+    assert "call 1 at user.py:6" in err
+    assert len(reports(tmp_path / "b.json")) == 1
+
+
+def test_a_missing_script_and_a_syntax_error(explore: Explore, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(["missing.py"], "explore")
+    assert ended.value.code == 2
+    assert "there is no file 'missing.py'" in capfd.readouterr().err
+    code, _, err = explore("x = (1")
+    assert code == 1
+    assert "SyntaxError: '(' was never closed" in err
+
+
+def test_a_graph_already_freed_and_one_modified_in_place(explore: Explore, tmp_path: Path) -> None:
+    freed = "import torch\nw = torch.ones(2, requires_grad=True)\nloss = w.exp().sum()\nloss.backward()\n"
+    code, _, err = explore(freed + "loss.backward()", "--call", "2", "-o", "a.json")
+    assert code == 1
+    assert "second time" in err
+    assert len(reports(tmp_path / "a.json")[0]["nodes"]) == 3  # type: ignore[arg-type]
+    modified = (
+        "import torch\nw = torch.ones(2, requires_grad=True)\ny = w.exp()\ny += 1\ny.sum().backward()\n"
+    )
+    code, _, err = explore(modified, "-o", "b.json")
+    assert code == 1
+    assert "modified by an inplace operation" in err
+    assert len(reports(tmp_path / "b.json")[0]["nodes"]) == 4  # type: ignore[arg-type]
+
+
+def test_help_is_answered_without_torch() -> None:
+    code = "import sys; from explorer import cli\ntry: cli.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "--check [sample|full|off]" in shown.stdout
+
+
+def test_an_interrupt_ends_it_as_it_would_end_python(tmp_path: Path) -> None:
+    path = tmp_path / "user.py"
+    path.write_text(TWO_CALLS + "import os, signal; os.kill(os.getpid(), signal.SIGINT)\nprint('never')")
+    ended = subprocess.run([*COMMAND, str(path)], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stdout == "w.grad [8.0, 8.0]\n"
+    assert ended.stderr.count("KeyboardInterrupt") == 1
+    assert "call 1 at" in ended.stderr
+
+
+def test_a_script_with_its_own_hooks_explorer_and_rich(tmp_path: Path) -> None:
+    for name in ("hooks", "explorer", "rich", "graphviz"):
+        (tmp_path / f"{name}.py").write_text(f"WORD = 'my {name}'")
+    path = tmp_path / "user.py"
+    path.write_text(
+        "import hooks, explorer, rich, graphviz\nprint(hooks.WORD, explorer.WORD, rich.WORD)" + TWO_CALLS
+    )
+    ended = subprocess.run([*COMMAND, "-o", "a.svg", "user.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.stdout == "my hooks my explorer my rich\nw.grad [8.0, 8.0]\n"
+    assert ended.returncode == 0
+    assert (tmp_path / "a.svg").exists()
+    assert "call 1 at user.py:7" in ended.stderr
