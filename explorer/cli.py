@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,7 +36,23 @@ class CallNumber(click.ParamType[int | None]):
         return int(text)
 
 
+class _Interrupted(SystemExit):
+    """Ctrl-C ended the script: told past click, which would turn it into exit 1."""
+
+
+class _Command(click.Command):
+    """Ends as an interrupted Python does when the script was interrupted."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().main(*args, **options)
+        except _Interrupted:
+            sys.excepthook = lambda *_: None  # the script's traceback was shown already
+            raise KeyboardInterrupt from None
+
+
 @click.command(
+    cls=_Command,
     context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
     epilog="Exit: the script's own code; 2 usage, 3 with --strict when something is wrong, "
     "4 nothing differentiable.",
@@ -104,8 +120,7 @@ def main(
     exploration = pipeline.explore_script(program, root=root, call=call, stop=stop, check=check)
     code = _finish(exploration, outputs, depth, quiet, strict)
     if exploration.outcome.interrupted:
-        sys.excepthook = lambda *_: None  # the traceback was shown; now end as an interrupted Python does
-        raise KeyboardInterrupt
+        raise _Interrupted
     sys.exit(code)
 
 
