@@ -29,6 +29,10 @@ SHALLOW = 1000
 _parked: list[list[AutogradNode]] = []
 """One list per graph, root last, so that popping from the end goes root first."""
 
+TRIES = 500
+"""How often a sweep asked for by a dying root is tried at once, a microsecond each."""
+
+_tries = 0
 _sweeping = threading.Lock()
 _due = threading.Event()
 
@@ -105,17 +109,34 @@ def _created(node: AutogradNode) -> int:
 
 def _ask() -> None:
     """A root is dying, but still owns its node: sweep as soon as this is over."""
-    if not _due.is_set():
-        _due.set()
-        ctypes.pythonapi.Py_AddPendingCall(_pending, None)
+    global _tries
+    _due.set()
+    _tries = TRIES
+    ctypes.pythonapi.Py_AddPendingCall(_pending, None)
 
 
 def _sweep_pending(_: int | None) -> int:
-    sweep()
+    """Sweep if a root has gone; else ask to be called again.
+
+    This runs between bytecodes, the first time even before the finalizer that asked has returned, when
+    the dying tensor still owns its node. A few dozen calls later it does not.
+    """
+    global _tries
+    _tries -= 1
+    if any(sys.getrefcount(graph[-1]) <= _alone_in_list() for graph in list(_parked) if graph):
+        sweep()
+    elif _tries > 0:
+        ctypes.pythonapi.Py_AddPendingCall(_pending, None)
     return 0
 
 
-# Runs between two bytecodes of the main thread. If the queue is full, the next collection does it.
+def _alone_in_list() -> int:
+    """What ``sys.getrefcount`` says of an object held by one list alone."""
+    probe = [object()]
+    return sys.getrefcount(probe[-1])
+
+
+# Runs between two bytecodes of the main thread. If it comes too early, the next collection does it.
 _pending = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_sweep_pending)
 
 
