@@ -56,12 +56,13 @@ class YoungValues:
 
     def keep(self, tensor: torch.Tensor) -> bool:
         """Copy the values of one result into its node; False where they are known, large or out of reach."""
-        if not tensor.requires_grad or tensor.is_leaf or not tensor.is_cpu or tensor.is_sparse:
+        # A view whose base was modified gets a new grad_fn when that, or is_leaf, is read: not neutral, and
+        # a deadlock when it is just being made. So the version comes before either.
+        if tensor._version != 0 or not tensor.requires_grad or tensor.is_leaf or not tensor.is_cpu:
             return False
         if tensor.layout is not torch.strided or tensor.is_nested or tensor.numel() > SMALL:
             return False
-        # A view whose base was modified gets a new grad_fn when that is read: reading is not neutral.
-        if tensor._version != 0 or _inside_transform() is not None or _is_wrapped(tensor):
+        if _inside_transform() is not None or _is_wrapped(tensor):
             return False
         if torch._C._get_tracing_state() is not None:
             return False

@@ -104,9 +104,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     for build, repeat in ((own_transformer, 1), (torch_transformer, 1), (small_net, 50)):
         time, inside, opening = measure(*build(), rounds, repeat)
-        print(
-            f"{build.__name__:18} plain {time * 1e3:7.2f} ms  open x{inside:.3f}  opened per step x{opening:.3f}"
-        )
+        print(f"{build.__name__:18} {time * 1e3:7.2f} ms  open x{inside:.3f}  opened per step x{opening:.3f}")
 
 
 if __name__ == "__main__":
