@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from explorer.render.drawing import Drawing, Path
+from explorer.render.drawing import Drawing, Path, Shape
 
 
 @dataclass(slots=True)
@@ -68,7 +68,14 @@ def _tighten(frame: Cluster, drawing: Drawing) -> None:
             continue
         if not inner.shapes and inner.size == 1:
             (inner,) = inner.inner.values()
-            shown = f"{shown}.{inner.name.removeprefix(name + '.')}"
+            several = (*frame.path, name) in drawing.titles or inner.path in drawing.titles
+            tail = inner.name.removeprefix(f"{name}.")
+            shown = f"{shown} · {inner.name}" if several and tail == inner.name else f"{shown}.{tail}"
         inner.name = f"{shown} (call {call + 1})" if call else shown
         kept[name, call] = inner
     frame.inner = kept
+
+
+def told(drawing: Drawing, shape: Shape) -> bool:
+    """True if a frame around `shape` already says how many alike it stands for."""
+    return any(shape.module[:end] in drawing.titles for end in range(1, len(shape.module) + 1))

@@ -7,7 +7,7 @@ from math import sqrt
 import graphviz
 
 from explorer.render import circuit, fold, theme, words
-from explorer.render.clusters import Cluster, preorder, tree
+from explorer.render.clusters import Cluster, preorder, told, tree
 from explorer.render.drawing import Drawing, Shape, Wire, is_leaf
 from explorer.render.marks import Mark, Scale, findings_by_node, mark, mark_of_node, node_rms, scale
 from explorer.render.markup import EDGE, NODE, font, head, heading, plain, table, text
@@ -58,7 +58,7 @@ def of_drawing(
     dot.attr("node", **NODE)
     dot.attr("edge", **EDGE)
     with dot.subgraph(name="cluster_title") as page:
-        lines = [text(line, 200) for line in (subtitle(report, drawing), *drawing.folded, note) if line]
+        lines = [text(line, 200) for line in (subtitle(report, drawing), *_sentences(drawing), note) if line]
         label = heading(text(report.root_name or "loss", 60), lines)
         page.attr("graph", id="title", label=label, labelloc="t", peripheries="0", margin="6")
         pen.clusters(page)
@@ -75,6 +75,17 @@ def subtitle(report: Report, drawing: Drawing) -> str:
     errors = sum(finding.severity == "error" for finding in report.findings)
     said = f"{theme.LOOK_HERE} {words.count(errors, 'error')} found" if errors else ""
     return " · ".join(filter(None, (amount, words.check_words(report), said)))
+
+
+def _sentences(drawing: Drawing) -> list[str]:
+    """What was folded, two or three facts a line."""
+    lines: list[str] = []
+    for fact in drawing.folded:
+        if lines and len(lines[-1]) + len(fact) < 90:
+            lines[-1] += f" · {fact}"
+        else:
+            lines.append(fact)
+    return lines
 
 
 def legend(spread: Scale, drawing: Drawing) -> str:
@@ -162,7 +173,7 @@ class _Pen:
         """Lines of the label: (safe text, colour, size, style)."""
         small = theme.SMALL_SIZE
         name, second = self._names(shape, root)
-        times = f" {theme.TIMES}{shape.times}" if shape.times > 1 else ""
+        times = words.times(shape.times) if not told(self.drawing, shape) else ""
         pale, faint = theme.inks_on(fill)
         rows: list[tuple[str, str, int | None, str]] = [(text(name + times), pale, None, "b")]
         rows += [(text(line, 60), faint, small, "") for line in (second, frame, shape.note) if line]
@@ -230,8 +241,7 @@ class _Pen:
 
     def _wire(self, wire: Wire) -> dict[str, str]:
         if wire.again:
-            times = self.drawing.shapes[wire.source].times
-            label = f"{theme.NEXT} {theme.TIMES}{times}"
+            label = theme.NEXT + words.times(self.drawing.shapes[wire.source].times)
             return {"style": "dashed", "constraint": "false", "tooltip": label, "class": "again"}
         if not self.report.gradients:
             return {}

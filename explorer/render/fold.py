@@ -76,7 +76,7 @@ def _levels(report: Report, start: Drawing) -> Iterator[Drawing]:
     graph = report.graph
     yield leaves_per_use(start) if len(start.shapes) <= VISIBLE else start
     order = {node: place for place, node in enumerate(forward_order(graph))}
-    light = leaves_inside(without_views(start, graph, kept(report)))
+    light = leaves_per_use(leaves_inside(without_views(start, graph, kept(report))))
     yield light
     once = repeats(light, graph, order)
     yield once

@@ -26,7 +26,7 @@ def source(report: Report, *, depth: int | None = None) -> str:
     lines = [f"flowchart {'LR' if drawing.circuit else 'TB'}"]
     for shape in drawing.shapes:
         state = mark(report, shape, findings)
-        name = shape.label + (f" {theme.TIMES}{shape.times}" if shape.times > 1 else "")
+        name = shape.label + words.times(shape.times)
         rows = [name, state.words(), *(finding.code for finding in state.findings[:1])]
         label = "<br/>".join(escape(row) for row in rows if row)
         opening, closing = ("[", "]") if shape.kind == "parameter" else ("([", "])")

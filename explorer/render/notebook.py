@@ -22,7 +22,8 @@ def bundle(report: Report, *, timeout: float = TIMEOUT, engine: str | None = Non
     Ids in the SVG begin with a prefix made from the report's content: they do not collide with those
     of another output, and the same report gives the same bytes.
     """
-    made: dict[str, str | bytes] = {"text/plain": text(report)}
+    plain = text(report)
+    made: dict[str, str | bytes] = {"text/plain": plain}
     prefix = f"ae{hashlib.sha256(dumps(report).encode()).hexdigest()[:8]}-"
     try:
         drawn = picture(report, "svg", timeout=timeout, engine=engine, prefix=prefix)
@@ -32,5 +33,5 @@ def bundle(report: Report, *, timeout: float = TIMEOUT, engine: str | None = Non
         if len(raster) <= LARGEST_PNG:
             made["image/png"] = raster
     except LayoutError as error:
-        made["text/plain"] = f"{made['text/plain']}(no picture: {error})\n"
+        made["text/plain"] = f"{plain}(no picture: {error})\n"
     return made

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from explorer.graph import Source
 from explorer.render import fold, theme, words
-from explorer.render.clusters import Cluster, preorder, tree
+from explorer.render.clusters import Cluster, preorder, told, tree
 from explorer.render.drawing import Drawing, Shape, everything, forward_order, is_scalar
 from explorer.render.expression import expressions
 from explorer.render.marks import Mark, Scale, findings_by_node, mark, mark_of_node, received, scale
@@ -140,8 +140,10 @@ def _tree(console: Console, report: Report, full: bool) -> None:
     spread = scale(report)
     when = {node: place for place, node in enumerate(forward_order(report.graph))}
     shapes = any(shape.kind not in ("module", "fold") for shape in drawing.shapes)
+    ranged = any(len(shape.members) > 1 for shape in drawing.shapes)
     room = 14 if shapes else 0
-    span = console.width - room - BAR - 14
+    digits = 13 if ranged else 6
+    span = console.width - room - BAR - digits - 8
     head = f"  {_left('forward order', span - 2)}{_right('shape', room) if room else ''}  gradient RMS"
     console.print(Text(head, style="dim"))
     for level, content in _lines(drawing, when):
@@ -150,10 +152,15 @@ def _tree(console: Console, report: Report, full: bool) -> None:
             console.print(Text(_left(f"{indent}{content}", span).rstrip(), style="bold"))
             continue
         shape, frame = content
-        state = mark(report, shape, findings)
-        console.print(_row(report, shape, frame, state, indent, span, room, spread))
-    for sentence in drawing.folded:
-        _hanging(console, "  ", sentence, "dim")
+        name = _name(report, shape, frame, alone=not told(drawing, shape))
+        line = Text(_left(f"{indent}{name}", span), style="blue" if shape.kind == "parameter" else "")
+        if room:
+            line.append(_right(_sizes(report, shape), room), style="dim")
+        line.append_text(_gradient(mark(report, shape, findings), digits, spread))
+        console.print(line)
+    if drawing.folded:
+        console.print()
+        _hanging(console, "  ", " · ".join(drawing.folded), "dim")
 
 
 def _folded(report: Report) -> Drawing:
@@ -190,31 +197,34 @@ def _lines(drawing: Drawing, when: dict[int, int]) -> Iterator[tuple[int, str | 
         waiting += [(level + 1, row) for _, row in sorted(rows, key=lambda row: row[0], reverse=True)]
 
 
-def _row(
-    report: Report, shape: Shape, frame: str, state: Mark, indent: str, span: int, room: int, spread: Scale
-) -> Text:
-    name = shape.label if not frame else f"{frame}  {shape.label}"
-    if shape.times > 1:
-        name += f" {theme.TIMES}{shape.times}"
-    if shape.inside:
-        names = [report.graph.nodes[leaf].label.rpartition(".")[2] for leaf in shape.inside]
-        few = ", ".join(words.clean(one, 20) for one in names)
-        name += f" ({few if len(names) <= 3 else words.count(len(names), 'parameter')})"
-    line = Text(_left(f"{indent}{name}", span), style="" if shape.kind != "parameter" else "blue")
+def _name(report: Report, shape: Shape, frame: str, *, alone: bool) -> str:
+    """Module, name, how many alike unless a frame says so, and the parameters inside."""
+    name = f"{frame}  {shape.label}" if frame else shape.label
+    name += words.times(shape.times) if alone else ""
+    if not shape.inside:
+        return name
+    if shape.kind in ("module", "fold"):
+        return f"{name} ({len(shape.inside):,} params)"
+    names = dict.fromkeys(report.graph.nodes[leaf].label.rpartition(".")[2] for leaf in shape.inside)
+    few = ", ".join(words.clean(one, 20) for one in names)
+    return f"{name} ({few if len(names) <= 3 and len(few) < 24 else f'{len(shape.inside):,} params'})"
+
+
+def _sizes(report: Report, shape: Shape) -> str:
     spec = report.graph.nodes[shape.members[0]].outputs[:1]
-    sizes = (
-        words.shape(spec[0].shape)
-        if spec and spec[0] is not None and shape.kind not in ("module", "fold")
-        else ""
-    )
-    if room:
-        line.append(_right(sizes, room), style="dim")
-    line.append("  ")
-    strong = {"hazard": "bold yellow", "none": "dim", "unreached": "dim", "zero": "dim"}.get(state.state, "")
+    known = spec and spec[0] is not None and shape.kind not in ("module", "fold")
+    return words.shape(spec[0].shape).replace(" ", "") if known and spec[0] is not None else ""
+
+
+def _gradient(state: Mark, digits: int, spread: Scale) -> Text:
+    """The RMS or its range, a bar, the verdict."""
+    line = Text("  ")
     if state.state != "flow" or state.high is None or state.low is None:
-        line.append(_left(state.words(), BAR + 7), style=strong)
+        strong = "bold yellow" if state.state == "hazard" else "dim"
+        line.append(_left(state.words(), digits + BAR + 1), style=strong)
     else:
-        line.append(_right(words.scientific(state.high), 6) + " ")
+        least, most = words.scientific(state.low), words.scientific(state.high)
+        line.append(_right(most if least == most else f"{least}…{most}", digits) + " ")
         line.append(_left(bar(state.high, spread), BAR), style="magenta")
     line.append_text(_verdict(state))
     return line

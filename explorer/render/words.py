@@ -101,6 +101,11 @@ def count(number: int, thing: str = "") -> str:
     return f"{number:,} {thing if number == 1 else several}"
 
 
+def times(number: int) -> str:
+    """How many alike, to follow a name: " ×48"; "" for one."""
+    return f" {theme.TIMES}{number:,}" if number > 1 else ""
+
+
 def seconds(amount: float) -> str:
     """A duration in the unit that keeps it short.
 

@@ -1,0 +1,227 @@
+"""Folding by module: everything below a depth as one box, repeated blocks as one block.
+
+A module that is called several times is a new *instance* at each call. torch tells the call of the
+innermost module only; the call of an outer one is the same share of its own calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from explorer.graph import Graph
+from explorer.render import theme, words
+from explorer.render.drawing import Drawing, Path, Shape
+from explorer.render.quotient import merged, tangled, together
+
+Instance = tuple[tuple[str, int], ...]
+"""A chain of (module name, call), outermost first."""
+
+
+def instances(drawing: Drawing) -> list[Instance]:
+    """For each shape the chain of module instances around it."""
+    calls: dict[Path, int] = {}
+    for shape in drawing.shapes:
+        calls[shape.module] = max(calls.get(shape.module, 1), shape.call + 1)
+    known = dict(calls)
+    for path in sorted(calls, key=len, reverse=True):
+        for end in range(len(path) - 1, 0, -1):
+            outer = path[:end]
+            if outer not in calls:
+                known[outer] = min(known.get(outer, calls[path]), calls[path])
+    chains: dict[tuple[Path, int], Instance] = {}
+    found = []
+    for shape in drawing.shapes:
+        key = shape.module, shape.call
+        if key not in chains:
+            path = shape.module
+            chains[key] = tuple(
+                (
+                    path[end],
+                    min(shape.call * known[path[: end + 1]] // calls[path], known[path[: end + 1]] - 1),
+                )
+                for end in range(len(path))
+            )
+        found.append(chains[key])
+    return found
+
+
+def depth_of(drawing: Drawing) -> int:
+    """The deepest nesting of modules in a drawing."""
+    return max((len(shape.module) for shape in drawing.shapes), default=0)
+
+
+def to_depth(drawing: Drawing, depth: int, order: dict[int, int]) -> Drawing:
+    """Draw each module instance at `depth` (1 is a top-level module) as one box.
+
+    `order` gives each node its place in the forward pass. A box that would close a cycle is split into
+    the runs of the forward pass it consists of.
+    """
+    chains = instances(drawing)
+    numbers: dict[Instance | int, int] = {}
+    home = [
+        numbers.setdefault(chain[: max(depth, 1)] if len(chain) >= max(depth, 1) else place, len(numbers))
+        for place, chain in enumerate(chains)
+    ]
+    home = _untangled(drawing, home, order)
+    groups: dict[int, list[int]] = {}
+    for place, group in enumerate(home):
+        groups.setdefault(group, []).append(place)
+    faces = {
+        group: _module_box(
+            drawing, sorted(places, key=lambda place: order[drawing.shapes[place].members[0]]), depth
+        )
+        for group, places in groups.items()
+        if len(places) > 1
+    }
+    if not faces:
+        return drawing
+    folded = together(drawing, home, faces)
+    said = f"modules at depth {depth} drawn as one box each"
+    return replace(folded, folded=(*drawing.folded, said))
+
+
+def _module_box(drawing: Drawing, places: list[int], depth: int) -> Shape:
+    members, inside, hidden = merged(drawing, places)
+    face = drawing.shapes[places[0]]
+    path = face.module[: max(depth, 1)]
+    outer, name = path[:-1], path[-1]
+    label = drawing.titles.get(path, f"{outer[-1]}.{name}" if outer and name.isdigit() else name)
+    amount = words.count(len({*members, *inside, *hidden}), "node")
+    return Shape(f"m{members[0]}", members, "module", label, outer, inside=inside, hidden=hidden, note=amount)
+
+
+def _untangled(drawing: Drawing, home: list[int], order: dict[int, int]) -> list[int]:
+    """Split groups that would close a cycle into runs of the forward pass."""
+    bad = tangled(drawing, home)
+    if not bad:
+        return home
+    split = list(home)
+    fresh, current, previous = max(home) + 1, 0, -1
+    for place in sorted(range(len(home)), key=lambda place: order[drawing.shapes[place].members[0]]):
+        if home[place] not in bad:
+            continue
+        if home[place] != previous:
+            current, previous = fresh, home[place]
+            fresh += 1
+        split[place] = current
+    return split
+
+
+# ---------------------------------------------------------------- repeated blocks
+
+
+def repeats(drawing: Drawing, graph: Graph, order: dict[int, int]) -> Drawing:
+    """Draw sibling modules of the same structure, and calls of the same module, once.
+
+    Only numbered siblings (of a list or a sequence) and repeated calls count as repeats, and only with
+    two shapes or more; the shapes of all alike are merged place by place, so that each keeps the range
+    over all of them.
+    """
+    chains = instances(drawing)
+    inner: dict[Instance, list[int]] = {}
+    children: dict[Instance, dict[Instance, None]] = {}
+    for place in sorted(range(len(chains)), key=lambda place: order[drawing.shapes[place].members[0]]):
+        for end in range(1, len(chains[place]) + 1):
+            chain = chains[place][:end]
+            inner.setdefault(chain, []).append(place)
+            children.setdefault(chain[:-1], {})[chain] = None
+    home = list(range(len(chains)))
+    step: list[dict[int, int]] = [{} for _ in chains]
+    titles: dict[Path, str] = {}
+    said: list[str] = []
+    waiting: list[Instance] = [()]
+    while waiting:
+        parent = waiting.pop()
+        for alike in _alike(drawing, graph, list(children.get(parent, ())), inner):
+            waiting.append(alike[0])
+            if len(alike) == 1:
+                continue
+            group = len(said)
+            models = _ranked(drawing, graph, inner[alike[0]], alike[0])
+            for index, chain in enumerate(alike):
+                for model, place in zip(models, _ranked(drawing, graph, inner[chain], chain), strict=True):
+                    home[place] = model
+                    step[place][group] = index
+            title = _title(alike)
+            titles[tuple(name for name, _ in alike[0])] = title
+            said.append(f"{title} drawn once")
+    if not titles:
+        return drawing
+    return _merged_steps(drawing, home, step, titles, said)
+
+
+def _alike(
+    drawing: Drawing, graph: Graph, siblings: list[Instance], inner: dict[Instance, list[int]]
+) -> list[list[Instance]]:
+    """Siblings put together where they are alike; all others by themselves."""
+    found: dict[object, list[Instance]] = {}
+    called = {chain[-1][0] for chain in siblings if chain[-1][1]}
+    for chain in siblings:
+        name = chain[-1][0]
+        key: object = chain
+        if len(inner[chain]) > 1 and (name.isdigit() or name in called):
+            places = _ranked(drawing, graph, inner[chain], chain)
+            built = tuple(_rank(drawing.shapes[place], graph, chain) for place in places)
+            key = built if name.isdigit() else (name, built)
+        found.setdefault(key, []).append(chain)
+    return list(found.values())
+
+
+def _ranked(drawing: Drawing, graph: Graph, places: Iterable[int], chain: Instance) -> list[int]:
+    """The shapes of an instance in an order that instances of the same structure share."""
+    return sorted(places, key=lambda place: _rank(drawing.shapes[place], graph, chain))
+
+
+def _rank(shape: Shape, graph: Graph, chain: Instance) -> tuple[Path, str, str, int]:
+    node = graph.nodes[shape.members[0]]
+    named = [shape.label] if node.kind == "leaf" else []
+    named += sorted({graph.nodes[leaf].label.rpartition(".")[2] for leaf in shape.inside})
+    return shape.module[len(chain) :], words.operation(node), " ".join(named), len(shape.inside)
+
+
+def _title(alike: list[Instance]) -> str:
+    """ "h.0–11 ×12" for siblings, "cell ×500 calls" for calls."""
+    names = [chain[-1][0] for chain in alike]
+    outer = f"{alike[0][-2][0]}." if len(alike[0]) > 1 else ""
+    if len(set(names)) == 1:
+        shown = f"{outer}{names[0]}" if names[0].isdigit() else names[0]
+        return f"{shown} {theme.TIMES}{len(alike):,} calls"
+    numbers = sorted(int(name) for name in set(names))
+    whole = numbers[-1] - numbers[0] + 1 == len(numbers)
+    listed = (
+        f"{numbers[0]}–{numbers[-1]}"
+        if whole
+        else ",".join(map(str, numbers[:6])) + ",…" * (len(numbers) > 6)
+    )
+    return f"{outer}{listed} {theme.TIMES}{len(alike):,}"
+
+
+def _merged_steps(
+    drawing: Drawing, home: list[int], step: list[dict[int, int]], titles: dict[Path, str], said: list[str]
+) -> Drawing:
+    for place in range(len(home)):
+        model = place
+        while home[model] != model:
+            model = home[model]
+            step[place] = {**step[model], **step[place]}
+        home[place] = model
+    groups: dict[int, list[int]] = {}
+    for place, model in enumerate(home):
+        groups.setdefault(model, []).append(place)
+    faces = {}
+    for model, places in groups.items():
+        if len(places) > 1:
+            members, inside, hidden = merged(drawing, [model, *(place for place in places if place != model)])
+            faces[model] = drawing.shapes[model]._replace(
+                members=members, inside=inside, hidden=hidden, times=len(places)
+            )
+    wires = tuple(
+        wire._replace(again=True)
+        if any(step[wire.target].get(group, index) != index for group, index in step[wire.source].items())
+        else wire
+        for wire in drawing.wires
+    )
+    folded = together(replace(drawing, wires=wires), home, faces)
+    few = said if len(said) <= 4 else [*said[:3], f"and {len(said) - 3} more repeats"]
+    return replace(folded, folded=(*drawing.folded, *few), titles={**drawing.titles, **titles})
