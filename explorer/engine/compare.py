@@ -1,0 +1,221 @@
+"""Compares what torch computed with what the engine computes, element by element, within error bounds.
+
+An element agrees when ``|torch - engine| <= 2e``. A first, quick pass uses a lower bound of e that costs
+half; only elements that fail it are evaluated again with the full bound, and only those that fail that
+one with the worst-case bound ("loose") and with a low-precision accumulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf, isfinite, isnan
+from typing import Any
+
+from explorer.engine.array import Array, Values
+from explorer.engine.elementwise import Missing
+from explorer.engine.rounding import Rounding
+from explorer.engine.run import Run
+from explorer.engine.sampling import MOST, Points, plan
+from explorer.report import Status
+
+FLOOR = 16
+"""At least this many elements of a gradient are compared, whatever they cost."""
+
+WORK = 12_000
+"""Elements the engine may read for one gradient before it stops adding samples (about 1 ms)."""
+
+WHOLE = 1_000_000
+"""The same limit where everything shall be compared."""
+
+GRAVITY: dict[Status, int] = {
+    "match": 0,
+    "loose": 1,
+    "low-precision accumulation": 2,
+    "overflow": 3,
+    "unchecked": 4,
+    "nan-mismatch": 5,
+    "mismatch": 6,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How one gradient compares: the gravest status met, where, and how near the bound it came.
+
+    `ratio` is |torch - engine| over the threshold at the worst element (with the quick pass's smaller
+    threshold where that was enough); `place` its index.
+    """
+
+    status: Status
+    ratio: float = 0.0
+    elements: int = 0
+    of: int = 0
+    place: tuple[int, ...] = ()
+    torch: Any = None
+    engine: Any = None
+    reason: str = ""
+
+    def words(self) -> str:
+        """The worst place and both values, for a reason."""
+        if self.reason or self.torch is None:
+            return self.reason
+        where = "[" + ", ".join(map(str, self.place)) + "]"
+        return f"at {where}: torch {self.torch:.9g}, engine {self.engine:.9g}, {self.ratio:.3g} x the bound"
+
+
+def compare(
+    expected: Array,
+    observed: Array,
+    rounding: Rounding,
+    *,
+    seed: int = 0,
+    hints: Points | None = None,
+    whole: bool = False,
+    factor: float = 2.0,
+    run: Run | None = None,
+) -> Comparison:
+    """`observed` (torch's gradient) against the recipe `expected` of the same shape.
+
+    `whole` compares everything that `WHOLE` allows; otherwise a sample within `WORK`. `run` may be shared
+    by the gradients of one node, so that common subexpressions are computed once.
+    """
+    if isinstance(expected, Missing):
+        return Comparison("unchecked", of=observed.numel, reason=expected.reason)
+    total = observed.numel
+    if total == 0:
+        return Comparison("match")
+    run = run or Run(rounding, quick=True)
+    judge = _Judge(expected, observed, rounding, factor)
+    if whole and total <= 64:
+        judge.whole(run)
+        return judge.verdict(total)
+    before = run.work
+    first = plan(observed.shape, seed, FLOOR, hints or ())
+    judge.points(first, run)
+    each = max((run.work - before) / len(first), 1.0)
+    if total * each <= (WHOLE if whole else WORK):
+        judge.whole(run)
+        return judge.verdict(total)
+    limit = WHOLE if whole else WORK
+    count = int(min(max(MOST, FLOOR), max(observed.shape), (limit - (run.work - before)) / each))
+    if whole:
+        count = int((limit - (run.work - before)) / each)
+    if count > FLOOR:
+        seen = set(first)
+        more = [point for point in plan(observed.shape, seed + 1, count) if point not in seen]
+        judge.points(more, run)
+        return judge.verdict(len(first) + len(more))
+    return judge.verdict(len(first))
+
+
+class _Judge:
+    """Collects the worst element over several batches of points."""
+
+    def __init__(self, expected: Array, observed: Array, rounding: Rounding, factor: float) -> None:
+        self._expected = expected
+        self._observed = observed
+        self._rounding = rounding
+        self._factor = factor
+        self._worst: Comparison | None = None
+        self._ratio = 0.0
+
+    def whole(self, run: Run) -> None:
+        """Compare every element."""
+        shape = self._observed.shape
+        values, errors = self._expected.eval(self._expected.full_box, run)
+        seen = self._observed.eval(self._observed.full_box, Run(self._rounding, bounds=False))[0]
+        doubtful = self._pass(values, errors, seen)
+        self._look_again([_unravel(i, shape) for i in doubtful])
+
+    def points(self, points: Sequence[tuple[int, ...]], run: Run) -> None:
+        """Compare these elements."""
+        coords = list(zip(*points, strict=True)) if points and points[0] else []
+        values, errors = self._expected.at(coords, len(points), run)
+        seen = self._observed.at(coords, len(points), Run(self._rounding, bounds=False))[0]
+        self._look_again([points[i] for i in self._pass(values, errors, seen)])
+
+    def _pass(self, values: Values, errors: list[float] | None, seen: Values) -> list[int]:
+        """The places that the bounds at hand do not settle."""
+        factor = self._factor
+        if errors is None:
+            errors = [self._rounding.u * abs(value) for value in values]
+        gaps = [abs(a - b) for a, b in zip(values, seen, strict=True)]
+        doubtful = [
+            i for i, (gap, error) in enumerate(zip(gaps, errors, strict=True)) if not gap <= factor * error
+        ]
+        # inf - inf is nan, and so is everything about nan: equal non-finite values agree.
+        doubtful = [i for i in doubtful if not _same(values[i], seen[i])]
+        unsettled = set(doubtful)
+        for i, (gap, error) in enumerate(zip(gaps, errors, strict=True)):
+            if gap and i not in unsettled and gap > self._ratio * factor * error and isfinite(gap):
+                self._ratio = gap / (factor * error)
+        return doubtful
+
+    def _look_again(self, points: Sequence[tuple[int, ...]]) -> None:
+        if not points:
+            return
+        coords = list(zip(*points, strict=True)) if points[0] else []
+        full = self._expected.at(coords, len(points), Run(self._rounding))
+        seen = self._observed.at(coords, len(points), Run(self._rounding, bounds=False))[0]
+        errors = full[1] or [0.0] * len(points)
+        for point, value, error, torch in zip(points, full[0], errors, seen, strict=True):
+            if _same(value, torch):
+                continue
+            gap, threshold = abs(value - torch), self._factor * error
+            if gap <= threshold:
+                self._ratio = max(self._ratio, gap / threshold if threshold else 0.0)
+                continue
+            self._judge(point, value, torch, gap, threshold)
+
+    def _judge(self, point: tuple[int, ...], value: Any, torch: Any, gap: float, threshold: float) -> None:
+        ratio = gap / threshold if threshold else inf
+        worst = self._worst
+        if worst is not None and worst.status == "mismatch" and worst.ratio >= ratio:
+            return
+        status = self._status(point, value, torch, gap)
+        if worst is None or (GRAVITY[status], ratio) > (GRAVITY[worst.status], worst.ratio):
+            self._worst = Comparison(status, ratio, place=point, torch=torch, engine=value)
+
+    def _status(self, point: tuple[int, ...], value: Any, torch: Any, gap: float) -> Status:
+        rounding = self._rounding
+        coords = [(i,) for i in point]
+        if not _finite(torch) or not _finite(value):
+            run = Run(rounding, bounds=False)
+            run.peak = 0.0
+            self._expected.at(coords, 1, run)
+            return "overflow" if _finite(value) and run.peak * (1 + rounding.u) > rounding.largest else "nan-mismatch"
+        for candidate, status in (
+            (replace(rounding, worst=True), "loose"),
+            (replace(rounding, ua=rounding.u), "low-precision accumulation"),
+        ):
+            errors = self._expected.at(coords, 1, Run(candidate))[1]
+            if errors and gap <= self._factor * errors[0]:
+                return status  # type: ignore[return-value]  # both strings are statuses
+        return "mismatch"
+
+    def verdict(self, elements: int) -> Comparison:
+        """The gravest finding over all batches."""
+        total = self._observed.numel
+        if self._worst is None:
+            return Comparison("match", self._ratio, elements, total)
+        return replace(self._worst, elements=elements, of=total)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal, or both nan."""
+    return bool(a == b) or (a != a and b != b)
+
+
+def _finite(value: Any) -> bool:
+    size = abs(value)
+    return not isnan(size) and size != inf
+
+
+def _unravel(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """The index of a flat row-major place."""
+    point: list[int] = []
+    for size in reversed(shape):
+        point.append(flat % size)
+        flat //= size
+    return tuple(reversed(point))

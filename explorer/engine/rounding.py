@@ -1,0 +1,52 @@
+"""Rounding of the machine that torch computed on: one frozen record per dtype.
+
+Every bound in the engine is built from these numbers. `u` is the unit roundoff of the dtype a result
+is stored in, `ua` that of the accumulator inside sums and dots, `eta` an absolute floor below which
+subnormal numbers are lost, `largest` the largest finite number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How one dtype rounds, and how errors are put together.
+
+    `product` is the extra roundoff of each operand inside a matrix product (TF32: 2**-11).
+    `worst` adds errors up in the worst case; `quadrature` in the root of squares (used where a
+    bound is carried through many nodes). Without either, sums use the statistical bound.
+    """
+
+    u: float
+    ua: float
+    eta: float
+    largest: float
+    product: float = 0.0
+    worst: bool = False
+    quadrature: bool = False
+
+
+# float64 counts twice: the engine itself computes in double precision and rounds as torch does.
+_DOUBLE = Rounding(u=2.0**-52, ua=2.0**-52, eta=2.0**-1021, largest=1.7976931348623157e308)
+_SINGLE = Rounding(u=2.0**-24, ua=2.0**-24, eta=2.0**-126, largest=3.4028234663852886e38)
+
+ROUNDINGS: dict[str, Rounding] = {
+    "float64": _DOUBLE,
+    "complex128": _DOUBLE,
+    "float32": _SINGLE,
+    "complex64": _SINGLE,
+    "float16": Rounding(u=2.0**-11, ua=2.0**-24, eta=2.0**-24, largest=65504.0),
+    "bfloat16": Rounding(u=2.0**-8, ua=2.0**-24, eta=2.0**-126, largest=3.3895313892515355e38),
+}
+
+
+def rounding_of(dtypes: Iterable[str]) -> Rounding:
+    """The coarsest rounding among `dtypes`; names that are no float or complex dtype are ignored.
+
+    A node that mixes dtypes (autocast) rounds at least once to each of them.
+    """
+    known = [ROUNDINGS[name] for name in dtypes if name in ROUNDINGS]
+    return max(known, key=lambda rounding: rounding.u, default=_SINGLE)

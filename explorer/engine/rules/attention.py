@@ -1,0 +1,48 @@
+"""Rules of softmax and of attention."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from explorer.engine.array import Array
+from explorer.engine.elementwise import SHARP_EXP, index_along
+from explorer.engine.registry import RuleError, Site, vjp
+
+Vjp = list[Array | None]
+
+
+@vjp("SoftmaxBackward0", "SafeSoftmaxBackward0")
+def softmax(n: Site, g: Array) -> Vjp:
+    """yᵢ = e^xᵢ / Σ e^xⱼ:  dx = g y - y Σ g y."""
+    gy = g * n.result
+    return [gy - n.result * gy.sum(n.dim, keepdim=True)]
+
+
+@vjp("LogSoftmaxBackward0")
+def log_softmax(n: Site, g: Array) -> Vjp:
+    """y = x - log Σ eˣ:  dx = g - e^y Σ g."""
+    return [g - n.result.exp() * g.sum(n.dim, keepdim=True)]
+
+
+@vjp("ScaledDotProductFlashAttentionForCpuBackward0", "ScaledDotProductFlashAttentionBackward0",
+     "ScaledDotProductEfficientAttentionBackward0")  # fmt: skip
+def attention(n: Site, g: Array, *_: Array | None) -> Vjp:
+    """O = P V, P = exp(s Q Kᵀ + mask - L), L = logsumexp, s = 1/√d.
+
+    dV = Pᵀ G,  dP = G Vᵀ,  dS = P (dP - Σ G O),  dQ = s dS K,  dK = s dSᵀ Q.
+    """
+    if n.dropout_p:
+        raise RuleError("attention with dropout: its mask is regenerated from the random state")
+    q, k, v = n.query, n.key, n.value
+    scale = 1 / sqrt(q.shape[-1]) if n.scale is None else n.scale
+    scores = (q @ k.mT) * scale
+    mask = n.saved.get("attn_mask") if "attn_mask" in n.saved else n.saved.get("attn_bias")
+    if mask is not None:
+        scores = scores.where(mask, -float("inf")) if getattr(mask, "dtype", "") == "bool" else scores + mask
+    total = n.saved["logsumexp"] if "logsumexp" in n.saved else n.log_sumexp
+    p = (scores - total.slice(-1, 0, q.shape[-2]).unsqueeze(-1)).map(SHARP_EXP)
+    if n.is_causal:
+        shape = scores.shape
+        p = p.where(index_along(shape, -1) - index_along(shape, -2) <= 0)
+    ds = p * (g @ v.mT - (g * n.output).sum(-1, keepdim=True))
+    return [(ds @ k) * scale, (ds.mT @ q) * scale, p.mT @ g]

@@ -1,0 +1,254 @@
+"""Rules of indexing: embedding, advanced indices, gather and scatter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+from explorer.engine.array import Array, broadcast_shapes
+from explorer.engine.contract import Point, linear
+from explorer.engine.elementwise import Full, Missing, index_along
+from explorer.engine.leaf import Leaf
+from explorer.engine.registry import Site, vjp
+from explorer.engine.run import Run
+
+Vjp = list[Array | None]
+
+# -------------------------------------------------------------------- along one axis
+
+
+def gathered(source: Array, dim: int, index: Array) -> Array:
+    """y[p] = source[p with p[dim] replaced by index[p]]."""
+    if isinstance(index, Missing):
+        return index
+    if source.ndim == 0 or index.ndim == 0:
+        return source.reshape(*index.shape)
+    dim %= source.ndim
+
+    def terms(point: Point, run: Run) -> tuple[list[Point], None]:
+        place = index.eval(tuple((i,) for i in point), run)[0][0]
+        return [(*point[:dim], place, *point[dim + 1 :])], None
+
+    return linear(index.shape, source, terms)
+
+
+def scattered(shape: Sequence[int], dim: int, index: Array, source: Array) -> Array:
+    """y[p] = Σ source[q] over the q on p's line along `dim` with index[q] = p[dim]: gather's transpose."""
+    if isinstance(index, Missing):
+        return index
+    if not shape:
+        return source.reshape()
+    dim %= len(shape)
+    line = range(index.shape[dim]) if index.ndim else range(1)
+
+    def terms(point: Point, run: Run) -> tuple[list[Point], None]:
+        others = point[:dim] + point[dim + 1 :]
+        if any(i >= size for i, size in zip(others, index.shape[:dim] + index.shape[dim + 1 :], strict=True)):
+            return [], None
+        box = (*((i,) for i in point[:dim]), line, *((i,) for i in point[dim + 1 :]))
+        places, wanted = index.eval(box, run)[0], point[dim]
+        return [(*point[:dim], k, *point[dim + 1 :]) for k, place in enumerate(places) if place == wanted], None
+
+    return linear(shape, source, terms)
+
+
+@vjp("GatherBackward0")
+def gather(n: Site, g: Array) -> Vjp:
+    """y[p] = x[.., i[p], ..]:  dx[q] = Σ g[p] over the p that read q."""
+    return [scattered(n.shape(0), n.dim, n.index, g)]
+
+
+@vjp("ScatterAddBackward0")
+def scatter_add(n: Site, g: Array) -> Vjp:
+    """y = x, y[.., i[p], ..] += s[p]:  dx = g,  ds = g gathered at i."""
+    return [g, gathered(g, n.dim, n.index)]
+
+
+@vjp("ScatterBackward0", "ScatterBackward1")
+def scatter(n: Site, g: Array) -> Vjp:
+    """y = x, y[.., i[p], ..] = s[p]:  dx = g, 0 where written;  ds = g gathered at i."""
+    hits = scattered(g.shape, n.dim, n.index, Full(1.0, n.index.shape))
+    return [g.where(hits.eq(0)), gathered(g, n.dim, n.index)]
+
+
+@vjp("IndexSelectBackward0")
+def index_select(n: Site, g: Array) -> Vjp:
+    """y[.., k, ..] = x[.., i[k], ..]:  dx[.., r, ..] = Σ g[.., k, ..] over i[k] = r."""
+    return [added_rows(n.shape(0), n.dim, n.index, g)]
+
+
+@vjp("IndexAddBackward0")
+def index_add(n: Site, g: Array) -> Vjp:
+    """y = x, y[.., i[k], ..] += α s[.., k, ..]:  dx = g,  ds = α g[.., i[k], ..]."""
+    rows = selected_rows(g, n.dim, n.index)
+    return [g, rows if n.alpha == 1 else rows * n.alpha]
+
+
+def places_of(index: Array, run: Run) -> dict[int, list[int]]:
+    """For each value of a list of indices the flat places that hold it; made once per run."""
+    key = ("places", index)
+    found: dict[int, list[int]] | None = run.memo.get(key)
+    if found is None:
+        found = run.memo[key] = {}
+        for place, row in enumerate(index.eval(index.full_box, run)[0] if index.numel else []):
+            found.setdefault(row, []).append(place)
+    return found
+
+
+def added_rows(shape: Sequence[int], dim: int, index: Array, source: Array) -> Array:
+    """y[.., r, ..] = Σ source[.., k, ..] over the k with index[k] = r."""
+    if isinstance(index, Missing):
+        return index
+    if not shape:
+        return source.reshape(-1).sum()
+    dim %= len(shape)
+
+    def terms(point: Point, run: Run) -> tuple[list[Point], None]:
+        rows = places_of(index, run).get(point[dim], ())
+        return [(*point[:dim], k, *point[dim + 1 :]) for k in rows], None
+
+    return linear(shape, source, terms)
+
+
+def selected_rows(source: Array, dim: int, index: Array) -> Array:
+    """y[.., k, ..] = source[.., index[k], ..]."""
+    if isinstance(index, Missing):
+        return index
+    dim %= source.ndim
+    flat = index.reshape(-1)
+
+    def terms(point: Point, run: Run) -> tuple[list[Point], None]:
+        row = flat.eval(((point[dim],),), run)[0][0]
+        return [(*point[:dim], row, *point[dim + 1 :])], None
+
+    return linear((*source.shape[:dim], flat.numel, *source.shape[dim + 1 :]), source, terms)
+
+
+# -------------------------------------------------------------------- embedding
+
+
+def _embedding_hints(n: Site, g: Array) -> list[list[Point]]:
+    """Rows that were used most and least, rows beside them, the padding row."""
+    if g is None or isinstance(n.indices, Missing) or not n.indices.numel:
+        return [[]]
+    used = n.indices.slice(-1, 0, 4).values()[:4] if n.indices.ndim else n.indices.values()
+    rows, columns = n.shape(0)
+    wanted = dict.fromkeys([*used, *[(row + 1) % rows for row in used[:2]], n.padding_idx])
+    return [[(row, row % columns) for row in wanted if row is not None and 0 <= row < rows]]
+
+
+@vjp("EmbeddingBackward0", hints=_embedding_hints)
+def embedding(n: Site, g: Array) -> Vjp:
+    """y[k] = W[i[k]]:  dW[r] = Σ g[k] over i[k] = r; 0 for the padding row; divided by the count if asked."""
+    rows, width = n.shape(0)
+    index = n.indices.reshape(-1)
+    flat = g.reshape(index.numel, width)
+    total = added_rows((rows, width), 0, index, flat)
+    if n.scale_grad_by_freq:
+        count = added_rows((rows, 1), 0, index, Full(1.0, (index.numel, 1)))
+        total = total / count.maximum(1)
+    if n.padding_idx >= 0:
+        total = total.where(index_along((rows, width), 0).ne(n.padding_idx))
+    return [total]
+
+
+# -------------------------------------------------------------------- x[i, j], with broadcasting
+
+
+class _Advanced:
+    """What ``x[indices]`` reads: which axes are indexed, and where their common axes stand in the result."""
+
+    def __init__(self, indices: Sequence[Any], ndim: int) -> None:
+        axes: list[int] = []
+        lines: list[Array] = []
+        axis = 0
+        for index in indices:
+            if index is None:
+                axis += 1
+                continue
+            for line in _unmasked(index):
+                axes.append(axis)
+                lines.append(line)
+                axis += 1
+        self.axes = axes
+        self.shape = broadcast_shapes(*[line.shape for line in lines]) if lines else ()
+        self.lines = [line.expand(*self.shape) for line in lines]
+        together = axes == list(range(axes[0], axes[0] + len(axes))) if axes else True
+        self.start = axes[0] if axes and together else 0
+        self.kept = [axis for axis in range(ndim) if axis not in axes]
+
+    def result_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        rest = [shape[axis] for axis in self.kept]
+        return (*rest[: self.start], *self.shape, *rest[self.start :])
+
+    def inverse(self, shape: Sequence[int], run: Run) -> dict[Point, list[Point]]:
+        """For each tuple of indices the places in `self.shape` that hold it."""
+        key = ("inverse", self)
+        found: dict[Point, list[Point]] | None = run.memo.get(key)
+        if found is None:
+            found = run.memo[key] = {}
+            columns = [line.eval(line.full_box, run)[0] if line.numel else [] for line in self.lines]
+            sizes = [shape[axis] for axis in self.axes]
+            for place, row in zip(product(*map(range, self.shape)), zip(*columns, strict=True), strict=True):
+                wrapped = tuple(i % size for i, size in zip(row, sizes, strict=True))
+                found.setdefault(wrapped, []).append(place)
+        return found
+
+
+def _unmasked(index: Array) -> list[Array]:
+    """An index array as it is; a boolean mask as one list of indices per axis it covers."""
+    if getattr(index, "dtype", "") not in ("bool", "uint8"):
+        return [index]
+    places = [point for point, hit in zip(product(*map(range, index.shape)), index.values(), strict=True) if hit]
+    columns = list(zip(*places, strict=True)) if places else [()] * index.ndim
+    return [Leaf(list(column), (len(column),)) for column in columns]
+
+
+def advanced_sum(shape: Sequence[int], indices: Sequence[Any], g: Array) -> Array:
+    """y[q] = Σ g[p] over the p of ``x[indices]`` that read q."""
+    plan = _Advanced(indices, len(shape))
+    start, width = plan.start, len(plan.shape)
+
+    def terms(point: Point, run: Run) -> tuple[list[Point], None]:
+        hits = plan.inverse(shape, run).get(tuple(point[axis] for axis in plan.axes), ())
+        rest = tuple(point[axis] for axis in plan.kept)
+        return [(*rest[:start], *hit, *rest[start:]) for hit in hits], None
+
+    return linear(shape, g.reshape(*plan.result_shape(shape)), terms) if width or plan.axes else g
+
+
+def advanced_read(source: Array, indices: Sequence[Any]) -> Array:
+    """``source[indices]``."""
+    plan = _Advanced(indices, source.ndim)
+    start, width = plan.start, len(plan.shape)
+
+    def terms(point: Point, run: Run) -> tuple[list[Point], None]:
+        place = tuple((i,) for i in point[start : start + width])
+        rest = point[:start] + point[start + width :]
+        full: list[int] = [0] * source.ndim
+        for axis, i in zip(plan.kept, rest, strict=True):
+            full[axis] = i
+        for axis, line in zip(plan.axes, plan.lines, strict=True):
+            full[axis] = line.eval(place, run)[0][0] % source.shape[axis]
+        return [tuple(full)], None
+
+    return linear(plan.result_shape(source.shape), source, terms)
+
+
+@vjp("IndexBackward0")
+def index_(n: Site, g: Array) -> Vjp:
+    """y = x[i, j, ..]:  dx[q] = Σ g[p] over the p that read q."""
+    return [advanced_sum(n.shape(0), n.indices, g)]
+
+
+@vjp("IndexPutBackward0")
+def index_put(n: Site, g: Array) -> Vjp:
+    """y = x, y[i, j, ..] = v (or += v):  dx = g, 0 where overwritten;  dv = g[i, j, ..]."""
+    values = advanced_read(g, n.indices)
+    if n.accumulate:
+        return [g, values]
+    hits = advanced_sum(g.shape, n.indices, Full(1.0, values.shape))
+    return [g.where(hits.eq(0)), values]
+
+

@@ -1,0 +1,57 @@
+"""One evaluation: the rounding it assumes, what it has computed already, and how much it cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from explorer.engine.rounding import Rounding
+
+if TYPE_CHECKING:
+    from explorer.engine.memory import Box, Values
+
+Errors: TypeAlias = "list[float] | None"
+"""Error bounds, one per value; None where every value is exact."""
+Bounded: TypeAlias = "tuple[Values, Errors]"
+
+
+class Run:
+    """State of one evaluation of some recipes.
+
+    `bounds`: carry error bounds (otherwise values only, which is twice as fast). `quick`: sums give
+    a cheap *lower* bound on their error bound and do not look at the errors of their terms; what
+    agrees within a lower bound agrees within the bound itself, so most elements never need more.
+    `memo` keeps what shared subexpressions gave. `work` counts elements read and multiplied, the
+    engine's own measure of time. `peak`, when not None, is the largest magnitude met so far.
+    """
+
+    __slots__ = ("bounds", "memo", "peak", "quick", "rounding", "work")
+
+    def __init__(self, rounding: Rounding, *, quick: bool = False, bounds: bool = True) -> None:
+        self.rounding = rounding
+        self.quick = quick
+        self.bounds = bounds
+        self.memo: dict[Any, Any] = {}
+        self.work = 0
+        self.peak: float | None = None
+
+    def see(self, values: Values) -> None:
+        """Note the largest finite magnitude among intermediate `values` (only when asked to)."""
+        if self.peak is not None:
+            for value in values:
+                size = abs(value)
+                if size > self.peak:
+                    self.peak = size
+
+    def terms(self, recipe: _Recipe, box: Box) -> Bounded:
+        """`recipe` over `box` as terms of a sum: values alone when the run is quick."""
+        if not self.quick or not self.bounds:
+            return recipe.eval(box, self)
+        self.bounds = False
+        try:
+            return recipe.eval(box, self)
+        finally:
+            self.bounds = True
+
+
+if TYPE_CHECKING:
+    from explorer.engine.array import Array as _Recipe
