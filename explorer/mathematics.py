@@ -28,7 +28,7 @@ class _Names(dict[str, str]):
         if key.endswith("*"):
             factor = self.get(key[:-1], "1")
             return "" if factor == "1" else f"{factor}·"
-        return {"alpha": "1", "value": "1", "self": "x", "min": "−∞", "max": "∞"}.get(key, key)
+        return {"alpha": "1", "value": "1", "min": "−∞", "max": "∞"}.get(key, key)
 
 
 def _symbols(name: str) -> dict[str, str]:
@@ -43,13 +43,15 @@ def _symbols(name: str) -> dict[str, str]:
 def forward_text(name: str, names: Mapping[str, str] | None = None) -> str:
     """What the forward of node `name` computes, "" outside the table.
 
+    `names` says what to call each argument; one it leaves out keeps torch's own name ("other").
+
     >>> forward_text("MulBackward0")
     'a·b'
     >>> forward_text("MulBackward0", {"self": "q", "other": "z"})
     'q·z'
     """
     found = lookup(name)
-    return found.forward.format_map(_Names(_symbols(name) | dict(names or {}))) if found else ""
+    return found.forward.format_map(_Names(_symbols(name) if names is None else names)) if found else ""
 
 
 def local_text(name: str, argument: str, names: Mapping[str, str] | None = None) -> str:
@@ -63,7 +65,7 @@ def local_text(name: str, argument: str, names: Mapping[str, str] | None = None)
     found = lookup(name)
     if found is None or argument not in found.partial:
         return ""
-    letters = _Names(_symbols(name) | dict(names or {}))
+    letters = _Names(_symbols(name) if names is None else names)
     text = found.partial[argument].format_map(letters)
     if not found.elementwise:
         return f"∂L/∂{letters[argument]} = {text}"

@@ -1,0 +1,348 @@
+"""A narrated backward: numbered steps in the order of execution, a line of arithmetic each.
+
+Scalars are worked out in full: "upstream × local = downstream". Tensors are told by shape and size, with
+one element worked out where its values are small and known. What a reader of PyTorch graphs stumbles over
+(next_functions, input_nr, AccumulateGrad, views, broadcasting, fan-out, constants) is said once, where it
+is first met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from textwrap import wrap
+
+from explorer.derivatives import Local, argument_letters, local_derivatives, scalar_of, wire_names
+from explorer.formulas import formulas, meaning, operation
+from explorer.graph import Edge, Node, TensorSpec
+from explorer.mathematics import forward_text, local_text, lookup
+from explorer.report import BAD_STATUSES, GradientRecord, Number, Report
+from explorer.values import SAME, Forward, argument_names, fill
+
+__all__ = ["NOTES", "explain"]
+
+STEPS = 300
+"""A longer backward is narrated up to this step."""
+
+FEW = 6
+"""So many elements are written out; of more the shape and norm are told."""
+
+NOTES = {
+    "next_functions": "Where results go is fixed in the node's next_functions: one place per "
+    "differentiable input, naming the node that made that input.",
+    "input_nr": "The number beside a next_functions entry, input_nr, says which of that node's several "
+    "outputs the gradient belongs to.",
+    "accumulate": "AccumulateGrad stands for a leaf, a tensor the program made itself. It multiplies "
+    "nothing: it adds what arrives to .grad, which is why .grad must be cleared between steps.",
+    "view": "A view shares its numbers with its base. Its backward computes nothing: the gradient is put "
+    "back into the base's shape.",
+    "transpose": "TBackward and its kin stand for a transpose, hidden in nn.Linear, which multiplies by "
+    "the transposed weight; the gradient is transposed back.",
+    "broadcast": "The input was smaller than the output: it was broadcast, one number used many times. "
+    "So its gradient is the sum over all those uses.",
+    "fan-out": "This value was used more than once. The gradients of all its uses are added, the sum rule "
+    "of calculus, before the node runs.",
+    "constant": "A constant has no node and no place to send a gradient: its next_functions entry is None.",
+}
+"""What a first-time reader needs to know, each said once."""
+
+TRANSPOSES = frozenset({"t", "transpose", "permute"})
+VIEWS = (SAME - {"clone", "_to_copy"}) | {"expand", "select", "slice", "split", "unbind"}
+
+
+def explain(report: Report, width: int = 80, forward: Forward | None = None) -> str:
+    """The backward of `report` as text of at most `width` columns, ending with a line break.
+
+    `forward` takes forward values already found by `values.fill`; without it they are found from
+    `report.forward` and the settings the nodes saved.
+    """
+    return _Narrator(report, max(width, 40), forward or fill(report.graph, report.forward)).tell()
+
+
+class _Narrator:
+    """One telling: the report, the names of its wires, and which notes were already given."""
+
+    def __init__(self, report: Report, width: int, forward: Forward) -> None:
+        self.report, self.graph, self.width, self.forward = report, report.graph, width, forward
+        self.names = wire_names(report, forward)
+        self.local = local_derivatives(report, forward)
+        self.said: set[str] = set()
+        self.root = report.root_name if len(report.graph.roots) == 1 else "the sum of the roots"
+
+    def tell(self) -> str:
+        """The whole text."""
+        lines = [*self.wrapped(self.opening())]
+        values = list(self.forward_lines())
+        if values:
+            lines += ["", "Forward, from the inputs to the result:", *values]
+        order = self.order()
+        if order:
+            lines += ["", "Backward, from the result to the inputs:"]
+        for number, node in enumerate(order[:STEPS], 1):
+            lines += ["", *self.step(number, node)]
+        if len(order) > STEPS:
+            lines += ["", f"… and {len(order) - STEPS:,} more steps."]
+        lines += self.closing()
+        return "\n".join(lines) + "\n"
+
+    def opening(self) -> str:
+        """What backward is about to do, and whether it ran."""
+        nodes = len(self.graph.nodes)
+        if not any(self.report.gradients):
+            return f"The graph of {self.root} has {nodes} nodes; backward did not run: no gradient is known."
+        ran = sum(record is not None for record in self.report.gradients)
+        return (
+            f"The backward of {self.root} ran {ran} of {nodes} nodes. Each receives the gradient of "
+            f"{self.root} by its output, multiplies it by the derivative of that output by each input, and "
+            "sends the products on: upstream × local = downstream."
+        )
+
+    def order(self) -> list[Node]:
+        """The nodes that ran, in the order of execution."""
+        ran = [
+            (record.index, number)
+            for number, record in enumerate(self.report.gradients)
+            if record is not None
+        ]
+        return [self.graph.nodes[number] for _, number in sorted(ran)]
+
+    def forward_lines(self) -> Iterator[str]:
+        """One line per operation on single numbers whose value is known."""
+        if len(self.graph.nodes) > STEPS:
+            return
+        for number in reversed(self.graph.order):
+            node, value = self.graph.nodes[number], self.forward.outputs.get((number, 0))
+            if node.kind != "op" or value is None or value.scalar is None:
+                continue
+            text = forward_text(node.name, argument_letters(self.graph, node, self.forward, self.names))
+            how = "" if value.how == "recorded" else f"  ({value.how})"
+            yield from self.wrapped(
+                f"{self.names[number]} = {text or node.label} = {_number(value.scalar)}{how}", 2
+            )
+
+    def step(self, number: int, node: Node) -> list[str]:
+        """One node: what arrives, what it does, where the results go, and what is new about it."""
+        lines = self.wrapped(f"{number}. {self.title(node)}", 0, 4)
+        for slot in range(max(len(node.outputs), 1)):
+            lines += self.arrival(node, slot)
+        if node.kind == "leaf":
+            lines += self.note("accumulate")
+            return lines
+        places = argument_names(self.graph, node)
+        for index in self.graph.outgoing[node.id]:
+            lines += self.sending(node, index, places)
+        for key in self.met(node):
+            lines += self.note(key)
+        sentence = node.note or (meaning(node.name) if node.kind != "op" or not formulas(node.name) else "")
+        lines += self.wrapped(f"{node.name}: {sentence}.", 4) if sentence else []
+        verdict = self.report.verdict(node.id)
+        if verdict is not None and verdict.status in BAD_STATUSES:
+            lines += self.wrapped(f"The check disagrees here: {verdict.status}. {verdict.reason}", 4)
+        return lines
+
+    def title(self, node: Node) -> str:
+        """The node, what it made, and the line of the program."""
+        if node.kind == "leaf":
+            return f"{node.name} of {self.names[node.id]}"
+        text = forward_text(node.name, argument_letters(self.graph, node, self.forward, self.names))
+        made = f"made {self.names[node.id]}{self.shape(node.outputs, 0)}" + (f" = {text}" if text else "")
+        place = f" (line {node.source.line}: {node.source.code.strip()})" if node.source else ""
+        return f"{node.name}, which {made}{place}"
+
+    def shape(self, outputs: tuple[TensorSpec | None, ...], slot: int) -> str:
+        """ " [2, 3]" for a tensor, "" for a single number."""
+        spec = outputs[slot] if slot < len(outputs) else None
+        return f" {list(spec.shape)}" if spec is not None and spec.shape else ""
+
+    def arrival(self, node: Node, slot: int) -> list[str]:
+        """The gradient that arrives for one output, as the sum of its uses."""
+        record = self.report.gradient(node.id, slot)
+        several = len(node.outputs) > 1
+        name = self.names[node.id] + (f"[output {slot}]" if several else "")
+        if record is None:
+            return self.wrapped(f"nothing arrives for {name}: that output was not used", 4) if several else []
+        what = f"∂{self.root}/∂{name}"
+        if (node.id, slot) in self.graph.roots and not self.graph.incoming[node.id]:
+            return self.wrapped(f"{what} = {_size(record)}: backward begins here", 4)
+        parts = [
+            (self.names[self.graph.edges[index].source], self.report.edge_gradients[index])
+            for index in self.graph.incoming[node.id]
+            if self.graph.edges[index].target_slot == slot and index < len(self.report.edge_gradients)
+        ]
+        if node.kind == "leaf" and scalar_of(record) is not None:
+            what = f"{name}.grad += {what}"
+        if len(parts) < 2:
+            return self.wrapped(f"{what} = {_size(record)}", 4)
+        numbers = [scalar_of(part) for _, part in parts]
+        known = [number for number in numbers if number is not None]
+        if len(known) == len(parts) <= FEW:
+            text = f"{what} = {' + '.join(map(_bracket, known))} = {_size(record)}"
+        else:
+            text = f"{what} = the sum over {len(parts)} uses: {_size(record)}"
+        return [*self.wrapped(text, 4), *self.note("fan-out")]
+
+    def sending(self, node: Node, index: int, places: tuple[str, ...]) -> list[str]:
+        """What goes along one edge: the arithmetic for a number, formula and size for a tensor."""
+        edge = self.graph.edges[index]
+        outputs = self.graph.nodes[edge.target].outputs
+        to = f"to {self.names[edge.target]}{self.shape(outputs, edge.target_slot)}"
+        for slot in range(max(len(node.outputs), 1)):
+            local, upstream = self.local.get((index, slot)), scalar_of(self.report.gradient(node.id, slot))
+            if local is not None and local.value is not None and upstream is not None:
+                return self.wrapped(self.arithmetic(to, local, upstream), 4, 8)
+        record = self.report.edge_gradients[index] if index < len(self.report.edge_gradients) else None
+        argument = places[edge.source_slot] if edge.source_slot < len(places) else ""
+        text = local_text(node.name, argument, argument_letters(self.graph, node, self.forward, self.names))
+        text = text or formulas(node.name).get(argument, "")
+        lines = self.wrapped(f"{to}: {text or 'its share'}{'; ' + _size(record) if record else ''}", 4, 8)
+        worked = self.worked(node, edge, argument, record)
+        return lines + (self.wrapped(worked, 8) if worked else [])
+
+    def arithmetic(self, to: str, local: Local, upstream: float) -> str:
+        """ "to q: ∂(q·z)/∂q = z = -4, so 1 × (-4) = -4"."""
+        assert local.value is not None
+        value = _number(local.value)
+        formula = local.formula or "local derivative"
+        plain = value.replace("-", "−")
+        stated = formula if formula.endswith((f"= {value}", f"= {plain}")) else f"{formula} = {value}"
+        product = f"{_bracket(upstream)} × {_bracket(local.value)} = {_number(upstream * local.value)}"
+        note = f" ({local.note})" if local.note else ""
+        return f"{to}: {stated}, so {product}{note}"
+
+    def worked(self, node: Node, edge: Edge, argument: str, record: GradientRecord | None) -> str:
+        """The first element of a tensor's gradient worked out, "" where values are missing."""
+        incoming = self.report.gradient(node.id)
+        if incoming is None or record is None or not incoming.values or not record.values:
+            return ""
+        product = self.matrix_element(node, argument, incoming)
+        if product:
+            return f"its first element: {product} = {_plain(record.values[0])}"
+        found = lookup(node.name)
+        if found is None or argument not in found.slope or len(record.values) != len(incoming.values):
+            return ""
+        known = {
+            name: float(value.numbers[0])
+            for (number, name), value in self.forward.arguments.items()
+            if number == node.id and value.numbers and not isinstance(value.numbers[0], complex)
+        }
+        own = self.forward.outputs.get((node.id, 0))
+        if own is not None and own.numbers and not isinstance(own.numbers[0], complex):
+            known["result"] = float(own.numbers[0])
+        try:
+            slope = found.slope[argument](known)
+        except (KeyError, ArithmeticError, ValueError, TypeError):
+            return ""
+        first = incoming.values[0]
+        return f"its first element: {_plain(first)} × {_bracket(slope)} = {_plain(record.values[0])}"
+
+    def matrix_element(self, node: Node, argument: str, incoming: GradientRecord) -> str:
+        """The sum of products behind element [0, 0] of a matrix product's gradient, "" if not small."""
+        base = operation(node.name).split("(", 1)[0].split(".", 1)[0]
+        left, right = {"mm": ("self", "mat2"), "addmm": ("mat1", "mat2")}.get(base, ("", ""))
+        if not left or argument not in {left, right} or len(incoming.shape) != 2 or incoming.values is None:
+            return ""
+        rows, columns = incoming.shape
+        other = self.forward.arguments.get((node.id, right if argument == left else left))
+        if other is None or not rows or not columns:
+            return ""
+        if argument == left:
+            pairs = list(zip(incoming.values[:columns], other.numbers[:columns], strict=False))
+        else:
+            inner = len(other.numbers) // rows
+            pairs = list(zip(other.numbers[::inner], incoming.values[::columns], strict=False))
+        if len(pairs) > FEW:
+            return ""
+        return " + ".join(f"{_plain(a)}×{_plain(b)}" for a, b in pairs)
+
+    def met(self, node: Node) -> Iterator[str]:
+        """Which notes this node is an occasion for."""
+        base = operation(node.name).split("(", 1)[0].split(".", 1)[0]
+        outgoing = [self.graph.edges[index] for index in self.graph.outgoing[node.id]]
+        if outgoing:
+            yield "next_functions"
+        if any(edge.target_slot for edge in outgoing):
+            yield "input_nr"
+        if base in TRANSPOSES:
+            yield "transpose"
+        elif base in VIEWS:
+            yield "view"
+        found = lookup(node.name)
+        if (
+            node.outputs
+            and node.outputs[0] is not None
+            and (base == "addmm" or (found and found.elementwise))
+        ):
+            matrices = {"mat1", "mat2"}
+            names = argument_names(self.graph, node)
+            for edge in outgoing:
+                specs = self.graph.nodes[edge.target].outputs
+                spec = specs[edge.target_slot] if edge.target_slot < len(specs) else None
+                if (
+                    spec
+                    and prod(spec.shape) < node.outputs[0].numel
+                    and names[edge.source_slot] not in matrices
+                ):
+                    yield "broadcast"
+        if (
+            node.id < len(self.graph.arity)
+            and self.graph.arity[node.id] > len(outgoing)
+            and node.kind == "op"
+        ):
+            yield "constant"
+
+    def note(self, key: str) -> list[str]:
+        """A note of `NOTES`, the first time only."""
+        if key in self.said:
+            return []
+        self.said.add(key)
+        return self.wrapped(f"[{NOTES[key]}]", 4, 5)
+
+    def closing(self) -> list[str]:
+        """What the leaves hold in the end, and an error that ended backward early."""
+        lines = []
+        found = [
+            f"∂{self.root}/∂{self.names[node.id]} = {_size(record)}"
+            for node in self.graph.leaves()
+            if (record := self.report.gradient(node.id)) is not None
+        ]
+        if found:
+            lines += ["", "The gradients of the leaves:"]
+            for text in found[:STEPS]:
+                lines += self.wrapped(text, 2, 6)
+        if self.report.error:
+            lines += ["", *self.wrapped(f"Backward ended early: {self.report.error}")]
+        return lines
+
+    def wrapped(self, text: str, indent: int = 0, hanging: int | None = None) -> list[str]:
+        """`text` in lines of at most the width."""
+        hanging = indent if hanging is None else hanging
+        return wrap(text, self.width, initial_indent=" " * indent, subsequent_indent=" " * hanging)
+
+
+def _number(number: float) -> str:
+    """Six significant digits."""
+    return f"{number:.6g}"
+
+
+def _bracket(number: float) -> str:
+    """The same, a negative number in brackets."""
+    return f"({number:.6g})" if number < 0 else f"{number:.6g}"
+
+
+def _plain(number: Number) -> str:
+    """A real or complex number with a few digits, a negative one in brackets."""
+    return f"({number:.4g})" if isinstance(number, complex) else _bracket(float(f"{number:.4g}"))
+
+
+def _size(record: GradientRecord) -> str:
+    """A gradient in words: its number, its few elements, or its shape and norm."""
+    one = scalar_of(record)
+    if one is not None:
+        return _number(one)
+    if record.values is not None and 0 < len(record.values) <= FEW:
+        words = ", ".join(f"{value:.4g}" for value in record.values)
+        return f"[{words}]" + (f" in shape {list(record.shape)}" if len(record.shape) > 1 else "")
+    if record.zero:
+        return f"{list(record.shape)}, all zero"
+    bad = f", {record.nans} nan and {record.infs} inf" if not record.finite else ""
+    return f"{list(record.shape)}, norm {record.norm:.4g}{bad}"
