@@ -68,9 +68,11 @@ def _tighten(frame: Cluster, drawing: Drawing) -> None:
             continue
         if not inner.shapes and inner.size == 1:
             (inner,) = inner.inner.values()
-            several = (*frame.path, name) in drawing.titles or inner.path in drawing.titles
             tail = inner.name.removeprefix(f"{name}.")
-            shown = f"{shown} · {inner.name}" if several and tail == inner.name else f"{shown}.{tail}"
+            if (*frame.path, name) in drawing.titles:
+                shown = f"{shown} · {inner.name}"
+            else:
+                shown = f"{shown}.{tail}"
         inner.name = f"{shown} (call {call + 1})" if call else shown
         kept[name, call] = inner
     frame.inner = kept
