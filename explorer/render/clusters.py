@@ -69,10 +69,7 @@ def _tighten(frame: Cluster, drawing: Drawing) -> None:
         if not inner.shapes and inner.size == 1:
             (inner,) = inner.inner.values()
             tail = inner.name.removeprefix(f"{name}.")
-            if (*frame.path, name) in drawing.titles:
-                shown = f"{shown} · {inner.name}"
-            else:
-                shown = f"{shown}.{tail}"
+            shown = f"{shown} · {inner.name}" if (*frame.path, name) in drawing.titles else f"{shown}.{tail}"
         inner.name = f"{shown} (call {call + 1})" if call else shown
         kept[name, call] = inner
     frame.inner = kept
