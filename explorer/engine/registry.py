@@ -50,6 +50,11 @@ class Site:
             return listed
         raise RuleError(f"{self.__dict__.get('name')} saved no {name!r} (it has {', '.join(saved) or 'nothing'})")
 
+    @property
+    def saved_tensors(self) -> list[Any]:
+        """What a Python Function kept with ``save_for_backward``."""
+        return [self.saved[key] for key in map(str, range(len(self.saved))) if key in self.saved]
+
     def needs(self, slot: int) -> bool:
         """Whether the gradient of this input is wanted."""
         return slot < len(self.inputs) and self.inputs[slot] is not None
