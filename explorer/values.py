@@ -45,6 +45,9 @@ SAME = frozenset(
 )
 """Operations (aten base names) whose output has the elements of `self` in the same order."""
 
+EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""Distance from 1 to the next number of a dtype."""
+
 DIGITS = {"float64": 15, "float32": 6, "float16": 3, "bfloat16": 2}
 """Decimal digits that a dtype always keeps."""
 
@@ -296,8 +299,11 @@ class _Filling:
         if name not in pairs:
             return None
         left, right = pairs[name]
-        inner = (self.shape(node, left) or (0,))[-1]
-        if left not in known or right not in known or not inner:
+        rows = spec.shape[0] if name != "dot" else 1
+        if left not in known or right not in known or not rows:
+            return None
+        inner = len(known[left]) // rows
+        if not inner:
             return None
         return self.matrix(known, known[left], known[right], inner, spec, added=name == "addmm")
 
@@ -421,9 +427,10 @@ def _rounded(number: float, dtype: str) -> float:
 def _shortest(
     number: float, here: Mapping[str, float], name: str, dtype: str, forward: Compute | None
 ) -> float:
-    """The constant with the fewest digits that gives the same result; `number` itself if none does.
+    """The constant with the fewest digits that gives the result to within rounding; else `number`.
 
-    (0.3 + 1) - 0.3 is 1.0000001 in float32, but the program said 1.
+    (0.3 + 1) - 0.3 is 1.0000001 in float32, but the program said 1. Two units in the last place are
+    allowed, because the result may itself be deduced.
     """
     if not isfinite(number) or forward is None:
         return number
@@ -433,6 +440,6 @@ def _shortest(
             result = _rounded(forward({**here, name: short}), dtype)
         except (ArithmeticError, ValueError):
             continue
-        if result == here["result"]:
+        if abs(result - here["result"]) <= 2 * EPSILON.get(dtype, 0.0) * abs(result):
             return short
-    return number
+    return _rounded(number, dtype)

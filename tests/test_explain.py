@@ -1,0 +1,134 @@
+"""The narrated backward: compared whole where it is short, by its promises where it is long."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from explorer.explain import NOTES, explain
+from explorer.report import Verdict
+from explorer.values import fill
+from tests.small_reports import hand_made, report_of
+
+XYZ = """\
+The backward of loss ran 5 of 5 nodes. Each receives the gradient of loss by its
+output, multiplies it by the derivative of that output by each input, and sends
+the products on: upstream × local = downstream.
+
+Forward, from the inputs to the result:
+  q = x + y = 3  (recomputed)
+  loss = q·z = -12  (recomputed)
+
+Backward, from the result to the inputs:
+
+1. MulBackward0, which made loss = q·z
+    ∂loss/∂loss = 1: backward begins here
+    to q: ∂(q·z)/∂q = z = -4, so 1 × (-4) = -4
+    to z: ∂(q·z)/∂z = q = 3, so 1 × 3 = 3
+    [Where results go is fixed in the node's next_functions: one place per
+     differentiable input, naming the node that made that input.]
+
+2. AddBackward0, which made q = x + y
+    ∂loss/∂q = -4
+    to x: ∂(x + y)/∂x = 1, so (-4) × 1 = -4
+    to y: ∂(x + y)/∂y = 1, so (-4) × 1 = -4
+
+3. AccumulateGrad of z
+    z.grad += ∂loss/∂z = 3
+    [AccumulateGrad stands for a leaf, a tensor the program made itself. It
+     multiplies nothing: it adds what arrives to .grad, which is why .grad must
+     be cleared between steps.]
+
+4. AccumulateGrad of x
+    x.grad += ∂loss/∂x = -4
+
+5. AccumulateGrad of y
+    y.grad += ∂loss/∂y = -4
+
+The gradients of the leaves:
+  ∂loss/∂z = 3
+  ∂loss/∂x = -4
+  ∂loss/∂y = -4
+"""
+
+REPORT = hand_made(
+    {0: "MulBackward0", 1: "AddBackward0", 2: "AccumulateGrad", 3: "AccumulateGrad", 4: "AccumulateGrad"},
+    ((0, 0, 1, 0), (0, 1, 2, 0), (1, 0, 3, 0), (1, 1, 4, 0)),
+    {1: "q", 2: "z", 3: "x", 4: "y"},
+    {0: 1.0, 1: -4.0, 2: 3.0, 3: -4.0, 4: -4.0},
+    {2: -4.0, 3: -2.0, 4: 5.0},
+)
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_x_y_z_told_whole() -> None:
+    assert explain(REPORT) == XYZ
+
+
+def test_lines_keep_to_the_width() -> None:
+    for width in (40, 60, 100):
+        assert max(map(len, explain(REPORT, width).splitlines())) <= width
+
+
+def test_uses_are_added_and_each_note_is_said_once() -> None:
+    x = torch.tensor(2.0, requires_grad=True)
+    y = x * x
+    report, saved = report_of(y * y + y.reshape(1).sum() + 1, x=x)
+    text = flat(explain(report, forward=fill(report.graph, report.forward, saved)))
+    assert "= 4 + 4 + 1 = 9" in text
+    for key in ("next_functions", "accumulate", "fan-out", "constant", "view"):
+        assert text.count(NOTES[key]) == 1, key
+
+
+def test_a_layer_is_told_by_shape_with_one_element_worked_out() -> None:
+    layer = torch.nn.Linear(2, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+        layer.bias.zero_()
+    out = layer(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    report, saved = report_of((out * out).sum(), W=layer.weight, b=layer.bias)
+    text = flat(explain(report, forward=fill(report.graph, report.forward, saved)))
+    assert "which made v2 [2, 3] = b + mat1·v4" in text or "= b + mat1·v" in text
+    # the first column of x is (1, 3), the first column of G = 2·out is (10, 22)
+    assert "its first element: 1×10 + 3×22 = 76" in text
+    assert text.count(NOTES["transpose"]) == 1
+    assert text.count(NOTES["broadcast"]) == 1
+
+
+def test_sixty_nodes_have_sixty_numbered_steps() -> None:
+    x = torch.tensor(0.4, requires_grad=True)
+    y = x
+    for _ in range(29):
+        y = torch.sin(y) * 1.1
+    y = y + 1
+    report, saved = report_of(y, x=x)
+    assert len(report.graph.nodes) == 60
+    text = explain(report, forward=fill(report.graph, report.forward, saved))
+    steps = [line for line in text.splitlines() if line[:1].isdigit()]
+    assert [line.split(".")[0] for line in steps] == [str(number) for number in range(1, 61)]
+    assert "not known" not in text
+    assert "ratio" not in text
+
+
+def test_a_custom_function_is_explained_in_words() -> None:
+    names = {0: "MineBackward", 1: "AccumulateGrad"}
+    report = hand_made(names, ((0, 0, 1, 0),), {1: "x"}, {0: 2.0, 1: 7.0})
+    node = replace(report.graph.nodes[0], kind="custom")
+    report = replace(report, graph=replace(report.graph, nodes=(node, report.graph.nodes[1])))
+    text = flat(explain(report))
+    assert "a custom function: its own backward method" in text
+    assert "2 × 3.5 = 7 (from the gradients: downstream / upstream)" in text
+
+
+def test_what_did_not_run_or_failed_or_is_wrong_is_said() -> None:
+    still = replace(REPORT, gradients=(None,) * 5)
+    assert "backward did not run" in flat(explain(still))
+    assert "Backward, from" not in explain(still)
+    ended = replace(REPORT, error="RuntimeError: boom")
+    assert "Backward ended early: RuntimeError: boom" in explain(ended)
+    wrong = replace(REPORT, verdicts=(Verdict(0, "mismatch", "local: 1 is not 2"),))
+    assert "The check disagrees here: mismatch. local: 1 is not 2" in explain(wrong)
