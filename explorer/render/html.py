@@ -1,0 +1,121 @@
+"""The interactive page: one file that fetches nothing, with the drawings, the data and the script in it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+
+from explorer.render import page as parts
+from explorer.render import theme, words
+from explorer.render.page.data import Locals, document
+from explorer.render.page.palette import Palette
+from explorer.render.page.views import View, views
+from explorer.report import Report, Session
+
+BUDGET = 1_700_000
+"""Bytes that all drawings of a page may take together, beyond the first of each report."""
+HEIGHT = 640
+"""Pixels of the frame in a notebook."""
+
+
+def page(
+    session: Session | Report,
+    *,
+    depth: int | None = None,
+    limit: int = 1500,
+    local: Sequence[Locals] = (),
+) -> str:
+    """The whole page.
+
+    Args:
+        session: what to show; of a session every report can be chosen in the page.
+        depth: module depth that is open at first; None chooses what stays legible.
+        limit: boxes that one drawing may have.
+        local: for each report its local derivatives, by (edge index, output slot), as
+            `explorer.derivatives.local_derivatives` finds them; without them the page shows what flowed,
+            not by which factor.
+
+    Raises:
+        LayoutError: no layout engine, or even the coarsest drawing took too long.
+    """
+    found = session if isinstance(session, Session) else Session((session,), session.script, session.torch)
+    palette = Palette()
+    share = BUDGET // max(len(found.reports), 1)
+    drawn = [views(report, palette, depth=depth, limit=limit, budget=share) for report in found.reports]
+    known = list(local) if local else [{} for _ in found.reports]
+    script = parts.script()
+    content = {
+        "TITLE": escape(_title(found)),
+        "POLICY": _policy(script),
+        "STYLE": f"{parts.style()}\n{_variables()}\n{palette.rules()}",
+        "DRAWINGS": "\n".join(
+            _drawing(view, number, place)
+            for number, several in enumerate(drawn)
+            for place, view in enumerate(several)
+        ),
+        "DATA": document(found, drawn, known),
+        "SCRIPT": script,
+    }
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda name: content[name[1]], parts.template())
+
+
+def frame(session: Session | Report, *, height: int = HEIGHT, local: Sequence[Locals] = ()) -> str:
+    """The page as a sandboxed frame for a notebook: it runs its own script and reaches nothing else.
+
+    Raises:
+        LayoutError: as `page`.
+    """
+    inner = escape(page(session, local=local), quote=True)
+    return (
+        f'<iframe title="autograd explorer" sandbox="allow-scripts" srcdoc="{inner}" '
+        f'style="width:100%;height:{height}px;border:1px solid #cbd2d9;border-radius:6px"></iframe>'
+    )
+
+
+def _title(session: Session) -> str:
+    name = re.split(r"[/\\]", session.script)[-1]
+    return f"{words.clean(name, 80)} · autograd explorer" if name else "autograd explorer"
+
+
+def _policy(script: str) -> str:
+    """Nothing is fetched, sent or framed; the one script is the one whose digest is given."""
+    digest = b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _drawing(view: View, report: int, place: int) -> str:
+    """One drawing; all but the first stand in a template, so that they cost nothing until shown."""
+    left, top, width, height = view.picture.box
+    drawing = (
+        f'<svg class="drawing" data-view="{report}-{place}" xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="{left:.1f} {top:.1f} {width:.1f} {height:.1f}" role="group" aria-label="autograd graph">'
+        f'<g class="moved">\n{view.picture.content}\n</g></svg>'
+    )
+    return drawing if report == place == 0 else f"<template>{drawing}</template>"
+
+
+def _variables() -> str:
+    """The colours of `theme` that the page's own style sheet uses, by name, light and dark."""
+    names = {
+        "ink": theme.INK,
+        "muted": theme.MUTED,
+        "wire": theme.WIRE,
+        "value": theme.VALUE,
+        "gradient": theme.GRADIENT,
+        "wrong": theme.WRONG_INK,
+        "finding": theme.FINDING_INK,
+        "link": "#0072B2",
+    }
+    light = "".join(f"--{name}:{colour};" for name, colour in names.items())
+    dark = "".join(f"--{name}:{theme.DARK[colour]};" for name, colour in names.items())
+    swatches = "".join(
+        f".level{place}{{background:{fill};color:{ink}}}"
+        for place, (fill, ink) in enumerate(zip(theme.MAGNITUDE, theme.MAGNITUDE_INK, strict=True))
+    )
+    return f':root{{{light}}}[data-theme="dark"]{{{dark}}}{swatches}'

@@ -1,0 +1,282 @@
+"""The report as the page reads it: JSON with defaults left out and every repeated text said once.
+
+The page shows numbers; it finds none. Keys are short because a page holds thousands of them; the page's
+``data.js`` is the other side of this format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, Protocol
+
+from explorer.graph import Node, Saved, Source, TensorSpec
+from explorer.render import circuit, signs, words
+from explorer.render.drawing import Drawing, Shape
+from explorer.render.fold import CIRCUIT
+from explorer.render.marks import scale
+from explorer.render.page.excerpts import excerpts
+from explorer.render.page.views import View
+from explorer.report import Finding, GradientRecord, Number, Report, Session, Verdict
+
+Object = dict[str, Any]
+NAME = 200
+SAID = 2000
+"""Characters of a name, and of a message, that the page holds."""
+
+
+class Local(Protocol):
+    """The derivative behind one edge, as `explorer.derivatives.Local` has it."""
+
+    @property
+    def value(self) -> float | None:
+        """The number, None when it is not one real number."""
+
+    @property
+    def formula(self) -> str:
+        """Its mathematics, "" when unknown."""
+
+    @property
+    def note(self) -> str:
+        """What a reader must know about it."""
+
+
+Locals = Mapping[tuple[int, int], Local]
+"""(edge index, output slot) -> local derivative."""
+
+
+@dataclass(slots=True)
+class _Strings:
+    """Texts said once, each by its number; number 0 is the empty one."""
+
+    numbers: dict[str, int] = field(default_factory=lambda: {"": 0})
+
+    def number(self, text: str, longest: int = NAME) -> int:
+        """The number of `text`, made safe to show."""
+        return self.numbers.setdefault(words.clean(text, longest), len(self.numbers))
+
+
+def document(session: Session, drawn: Sequence[Sequence[View]], local: Sequence[Locals]) -> str:
+    r"""The whole page's data as JSON that is safe inside a ``script`` element: ``<`` is ``\u003c``."""
+    strings = _Strings()
+    reports = [
+        _report(report, views, found, strings)
+        for report, views, found in zip(session.reports, drawn, local, strict=True)
+    ]
+    sources = [source for report in session.reports for source in _sources(report)]
+    lines = {words.clean(file, 300): text for file, text in excerpts(sources).items()}
+    whole = {
+        "script": words.clean(session.script, 300),
+        "torch": words.clean(session.torch, 60),
+        "calls": session.calls,
+        "reports": reports,
+        "lines": lines,
+        "strings": list(strings.numbers),
+    }
+    text = json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _sources(report: Report) -> Iterable[Source]:
+    yield from (node.source for node in report.graph.nodes if node.source is not None)
+    yield from (finding.where for finding in report.findings if finding.where is not None)
+    if report.where is not None:
+        yield report.where
+
+
+def _report(report: Report, views: Sequence[View], local: Locals, strings: _Strings) -> Object:
+    graph, spread = report.graph, scale(report)
+    scalar = views[0].drawing.circuit and len(graph.nodes) <= CIRCUIT
+    return {
+        "call": report.call,
+        "where": _source(report.where, strings),
+        "root": words.clean(report.root_name or "loss", 60),
+        "title": words.clean(circuit.title(report), NAME) if scalar else "",
+        "roots": [list(root) for root in graph.roots],
+        "error": words.clean(report.error, SAID),
+        "failed": report.failed,
+        "problems": [words.clean(problem, SAID) for problem in report.problems],
+        "looked": [words.clean(code, 80) for code in report.looked_for],
+        "ran": bool(report.gradients),
+        "check": words.check_line(report.check),
+        "said": words.check_words(report),
+        "wrongShare": report.check.wrong_share,
+        "seconds": report.seconds,
+        "centre": spread.centre,
+        "nodes": [_node(report, node, strings, scalar) for node in graph.nodes],
+        "edges": [[edge.source, edge.source_slot, edge.target, edge.target_slot] for edge in graph.edges],
+        "sent": [_sent(report, index) for index in range(len(graph.edges))],
+        "local": {
+            str(index): [_number(one.value), strings.number(one.formula, 300), strings.number(one.note)]
+            for (index, slot), one in local.items()
+            if slot == 0 and (one.value is not None or one.formula)
+        },
+        "findings": [_finding(finding, strings) for finding in report.findings],
+        "views": [_view(view, strings) for view in views],
+    }
+
+
+def _view(view: View, strings: _Strings) -> Object:
+    drawing = view.drawing
+    return {
+        "label": view.label,
+        "note": words.clean(view.note, SAID),
+        "folded": [words.clean(line, SAID) for line in drawing.folded],
+        "circuit": drawing.circuit,
+        "box": [round(number, 1) for number in view.picture.box],
+        "shapes": [_shape(shape, strings) for shape in drawing.shapes],
+        "wires": _wires(drawing),
+    }
+
+
+def _shape(shape: Shape, strings: _Strings) -> Object | int:
+    """A plain node is its number; anything else says what it stands for."""
+    if shape.members == (int(shape.key[1:]) if shape.key[1:].isdigit() else -1,) and not (
+        shape.inside or shape.hidden
+    ):
+        return shape.members[0]
+    return _full(
+        {
+            "m": list(shape.members),
+            "i": list(shape.inside),
+            "h": list(shape.hidden),
+            "k": shape.kind if shape.kind in ("module", "fold") else "",
+            "l": strings.number(shape.label),
+            "p": strings.number(".".join(shape.module)),
+            "t": shape.times if shape.times > 1 else 0,
+        }
+    )
+
+
+def _wires(drawing: Drawing) -> list[list[Any]]:
+    return [[wire.source, wire.target, *wire.edges] for wire in drawing.wires]
+
+
+def _node(report: Report, node: Node, strings: _Strings, signed: bool) -> Object:
+    ran = report.gradients[node.id] if node.id < len(report.gradients) else None
+    forward = report.forward.get(node.id)
+    return _full(
+        {
+            "n": strings.number(node.name),
+            "l": strings.number(node.label or words.operation(node)),
+            "a": [strings.number(name) for name in node.names if name != node.label],
+            "k": "" if node.kind == "op" else node.kind,
+            "r": node.role,
+            "m": strings.number(node.module),
+            "c": node.module_call,
+            "s": _source(node.source, strings),
+            "o": [_spec(spec, strings) for spec in node.outputs],
+            "f": {words.clean(key, 60): strings.number(text, SAID) for key, text in node.formula.items()},
+            "w": strings.number(node.operation),
+            "y": strings.number(signs.sign_of(report, node) if signed and node.kind == "op" else ""),
+            "v": [_saved(saved, strings) for saved in node.saved],
+            "q": node.sequence_nr,
+            "h": [words.clean(hook, NAME) for hook in node.hooks],
+            "e": words.clean(node.note, SAID),
+            "g": None if ran is None else [_record(record, strings) for record in ran.received],
+            "t": None if ran is None else float(f"{ran.seconds:.3g}"),
+            "i": None if ran is None else ran.index + 1,
+            "x": None if forward is None else [_numbers(values) for values in forward],
+            "d": _verdict(report.verdict(node.id), strings),
+        }
+    )
+
+
+def _full(item: Object) -> Object:
+    """`item` without what says nothing; the page takes 0, "" or nothing for what is missing."""
+    return {key: value for key, value in item.items() if value not in (None, "", [], {}, 0)}
+
+
+def _sent(report: Report, index: int) -> Object | int:
+    """What an edge carried; 0 where that was not recorded, 1 where it is what its end received."""
+    record = report.edge_gradients[index] if index < len(report.edge_gradients) else None
+    edge = report.graph.edges[index]
+    total = report.gradient(edge.target, edge.target_slot)
+    if record is None:
+        alone = len(report.graph.incoming[edge.target]) == 1
+        return 1 if total is not None and alone else 0
+    return 1 if record == total else _plain_record(record)
+
+
+def _record(record: GradientRecord | None, strings: _Strings) -> Object | None:
+    if record is None:
+        return None
+    return {**_plain_record(record), "s": list(record.shape), "d": strings.number(record.dtype)}
+
+
+def _plain_record(record: GradientRecord) -> Object:
+    """Norm, number of elements, and what is unusual about them."""
+    found: Object = {"n": _number(record.norm), "c": record.numel}
+    if record.zero:
+        found["z"] = 1
+    if not record.finite:
+        found["x"] = [record.nans, record.infs]
+    if record.values is not None:
+        found["v"] = _numbers(record.values)
+    return found
+
+
+def _spec(spec: TensorSpec | None, strings: _Strings) -> list[Any] | None:
+    if spec is None:
+        return None
+    return [list(spec.shape), strings.number(spec.dtype), strings.number(spec.device)]
+
+
+def _saved(saved: Saved, strings: _Strings) -> Object:
+    return _full(
+        {
+            "n": strings.number(saved.name),
+            "s": _spec(saved.spec, strings),
+            "b": saved.bytes or None,
+            "t": words.clean(saved.text, NAME),
+            "l": None if saved.leaf is None else saved.leaf + 1,
+            "p": words.clean(saved.problem, NAME),
+        }
+    )
+
+
+def _verdict(verdict: Verdict | None, strings: _Strings) -> list[Any] | None:
+    if verdict is None:
+        return None
+    return [
+        strings.number(verdict.status),
+        strings.number(verdict.reason, SAID),
+        _number(verdict.ratio),
+        verdict.elements,
+        verdict.of,
+    ]
+
+
+def _finding(finding: Finding, strings: _Strings) -> Object:
+    return {
+        "code": words.clean(finding.code, 80),
+        "severity": finding.severity,
+        "message": words.clean(finding.message, SAID),
+        "advice": words.clean(finding.advice, SAID),
+        "node": finding.node,
+        "nodes": list(finding.nodes[:500]),
+        "where": _source(finding.where, strings),
+    }
+
+
+def _source(source: Source | None, strings: _Strings) -> list[int] | None:
+    if source is None:
+        return None
+    return [strings.number(source.file, 300), source.line, strings.number(source.function)]
+
+
+def _numbers(values: Sequence[Number] | None) -> list[Any] | None:
+    return None if values is None else [_number(value) for value in values]
+
+
+def _number(value: Number | None) -> Any:
+    """A number to nine significant digits; a text where it is not finite, [re, im] where complex."""
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, complex):
+        return [_number(value.real), _number(value.imag)]
+    if not isfinite(value):
+        return "nan" if value != value else "inf" if value > 0 else "-inf"
+    return float(f"{value:.9g}")

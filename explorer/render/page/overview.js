@@ -1,0 +1,71 @@
+// The panel when nothing is chosen: what was explored, findings, gradient flow, legend and keys.
+
+function findingBox(finding, act) {
+  const inner = [make("b", {}, `${finding.severity} · ${finding.code}`), theirs(finding.message),
+    finding.advice ? make("em", {}, theirs(finding.advice)) : null, finding.where ? make("em", {}, theirs(place(finding.where))) : null];
+  return act && (finding.node !== null || finding.nodes.length)
+    ? make("button", {type: "button", class: `finding ${finding.severity}`, onclick: act}, inner)
+    : make("div", {class: `finding ${finding.severity}`}, inner);
+}
+
+/** Fly to the node a finding names; unfold where it is hidden in a box. */
+function go(finding) {
+  choose(finding.node ?? finding.nodes[0]);
+}
+
+function showOverview() {
+  const report = stage.report, leaves = report.nodes.filter((node) => node.kind === "leaf").length;
+  const order = {error: 0, warning: 1, info: 2};
+  const findings = [...report.findings].sort((one, other) => order[one.severity] - order[other.severity]);
+  present("Overview", make("h2", {}, theirs(report.title || report.root)),
+    make("p", {class: "under"}, theirs([report.where ? place(report.where) : DATA.script, `${count(report.nodes.length, "node")}, ${count(leaves, "leaf")}`,
+      report.seconds ? `backward ${duration(report.seconds)}` : "", DATA.torch && `torch ${DATA.torch}`].filter(Boolean).join(" · "))),
+    report.where && codeAt(report.where) ? make("p", {class: "under mono"}, theirs(codeAt(report.where).trim())) : null,
+    report.said ? make("div", {}, make("span", {class: `badge ${report.said.includes("disagree") ? "bad" : "good"}`}, report.said)) : null,
+    report.error ? make("div", {class: "finding error", style: "margin-top:10px"}, make("b", {}, "backward raised"), theirs(report.error)) : null,
+    section("Findings", findings.length ? findings.map((finding) => findingBox(finding, () => go(finding)))
+      : make("p", {class: "under"}, report.looked.length ? `nothing found; ${count(report.looked.length, "check")} looked` : "nothing was looked for")),
+    section("Gradient flow by layer", flow(report)),
+    section("Independent check", make("p", {class: "under"}, report.check)),
+    section("This drawing", stage.view.folded.map((line) => make("p", {class: "under"}, line)), stage.view.note ? make("p", {class: "under"}, stage.view.note) : null,
+      stage.view.folded.length ? null : make("p", {class: "under"}, "arrows follow the forward pass; the gradient goes against them")),
+    report.problems.length ? section("Not explored", report.problems.map((problem) => make("p", {class: "under"}, theirs(problem)))) : null,
+    section("Legend", legendRows()), section("Keys", keys()));
+}
+
+function flow(report) {
+  const plot = flowPlot(report, (node) => choose(node));
+  return plot ? [plot, make("p", {class: "under", style: "font-size:12px"}, "gradient RMS, one dot a parameter, logarithmic; layers in forward order")] : null;
+}
+
+function legendRows() {
+  const mark = (style) => make("span", {style: `display:inline-block;width:26px;height:15px;vertical-align:-2px;box-sizing:border-box;${style}`});
+  const entries = stage.view.circuit ? [] : [];
+  entries.push([mark("border:2px solid #0072b2;background:#dceBf7"), "parameter"], [mark("border:1.5px dashed #b87700;border-radius:5px;background:#fff6e0"), "input"],
+    [mark("border:1px solid #7b8794;border-radius:5px;background:#f5f7fa"), "operation"], [mark("border:3px double #00795a;border-radius:5px;background:#ddf3ea"), "root: backward begins here"],
+    [mark("border:2px solid #a3467e;background:#f8ecf3"), "custom Function"], [mark("border:2px solid #ffb000;border-radius:5px;background:#111"), "NaN or Inf"],
+    [mark("border:2px dotted #7b8794;border-radius:5px;background:#fff"), "gradient exactly zero"], [mark("border:1.5px dashed #9aa5b1;border-radius:5px;background:#f1f3f5"), "no gradient, or not reached"],
+    [mark("border:3px solid #c4161c;border-radius:5px;background:#f7f7f7"), "≠ the check disagrees"],
+    [mark("border-top:3px solid var(--into);height:3px;vertical-align:4px"), "wires from the chosen node's inputs"], [mark("border-top:3px solid var(--out);height:3px;vertical-align:4px"), "wires to its consumers"]);
+  return rows(entries);
+}
+
+function keys() {
+  const entries = [["drag, arrows", "pan"], ["wheel, pinch, + −", "zoom"], ["0", "fit"], ["/", "search"], ["n  p", "next, previous step"], ["space", "play or pause"],
+    ["Shift + ↑ ↓", "to an input, to a consumer"], ["u  f", "unfold, fold"], ["Esc", "back to the overview"]];
+  return make("div", {class: "keys"}, entries.map(([key, said]) => [make("span", {}, make("kbd", {}, key)), make("span", {}, said)]));
+}
+
+/** The strip over the drawing: what the colours, or the numbers on the wires, mean. */
+function showLegend() {
+  const report = stage.report, legend = byId("legend");
+  legend.replaceChildren();
+  if (stage.view.circuit) {
+    legend.append(make("span", {}, make("span", {class: "value"}, "forward value"), " above the wire, ", make("span", {class: "gradient"}, "gradient"), " below"));
+  } else if (report.centre) {
+    const swatch = (level) => make("span", {class: `level${level}`}, `${{0: "≤ ", 6: "≥ "}[level] || ""}${scientific(report.centre * 10 ** (level - 3))}`);
+    legend.append(make("span", {}, "gradient RMS"), make("span", {class: "swatches"}, [0, 1, 2, 3, 4, 5, 6].map(swatch)),
+      make("span", {}, make("b", {style: "color:var(--link)"}, "square blue border"), " = parameter"));
+  }
+  legend.hidden = !legend.childNodes.length;
+}

@@ -1,0 +1,166 @@
+"""The levels of detail a page holds: which drawings of a report, laid out, and what each box stands for."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import unescape
+
+from explorer.errors import LayoutError
+from explorer.render import dot, fold, words
+from explorer.render.drawing import Drawing
+from explorer.render.layout import LayoutTimeoutError, layout
+from explorer.render.page.compact import Compact, compact
+from explorer.render.page.palette import Palette
+from explorer.report import Report
+
+TIMEOUT = 20.0
+"""Seconds the layout of the first view may take; the others get a third of it."""
+DEPTHS = 8
+"""Module depths that are tried."""
+STEPS = 3
+"""Levels of detail given up, one at a time, before a timeout of the first view is final."""
+
+_TITLE = re.compile(r"<title>([^<]*)</title>")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One level of detail: its name, the drawing it was made from, the SVG, and a note to show."""
+
+    label: str
+    drawing: Drawing
+    picture: Compact
+    note: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the picture."""
+        return len(self.picture.content.encode("utf-8"))
+
+
+def views(
+    report: Report, palette: Palette, *, depth: int | None = None, limit: int = 1500, budget: int = 1_800_000
+) -> tuple[View, ...]:
+    """The default view first, then the others from the coarsest to the finest.
+
+    Args:
+        report: what is drawn.
+        palette: takes the looks of all drawings of the page.
+        depth: module depth of the first view; None chooses.
+        limit: boxes a view may have.
+        budget: bytes that all views may take together; the first is made whatever it takes.
+
+    Raises:
+        LayoutError: the first view could not be laid out.
+    """
+    first = _first(report, palette, depth)
+    found, spent = [first], first.size
+    seen = {_identity(first.drawing)}
+    for label, drawing in _others(report, first.drawing, limit):
+        if _identity(drawing) in seen or not drawing.shapes:
+            continue
+        seen.add(_identity(drawing))
+        try:
+            view = _view(report, drawing, palette, label, TIMEOUT / 3)
+        except LayoutError:
+            continue  # the page has the first view; one that cannot be laid out is only not offered
+        if spent + view.size <= budget:
+            found.append(view)
+            spent += view.size
+    return (first, *sorted(found[1:], key=lambda view: len(view.drawing.shapes)))
+
+
+def _first(report: Report, palette: Palette, depth: int | None) -> View:
+    note = ""
+    for coarser in range(STEPS + 1):
+        drawing = fold.draw(report, depth=depth, coarser=coarser)
+        whole = len(drawing.shapes) >= len(report.graph.nodes)
+        label = "every node" if whole else "overview" if depth is None else f"modules, depth {depth}"
+        try:
+            return _view(report, drawing, palette, label, TIMEOUT, note)
+        except LayoutTimeoutError:
+            if coarser == STEPS:
+                raise
+            note = f"drawn more coarsely than asked: the layout took more than {TIMEOUT:g} s"
+    raise AssertionError("the last step returned or raised")
+
+
+def _others(report: Report, first: Drawing, limit: int) -> Iterator[tuple[str, Drawing]]:
+    """Candidates, the most useful ones first: everything, then one level deeper, then the rest."""
+    if first.circuit:
+        return
+    if len(report.graph.nodes) <= limit:
+        yield "every node", fold.draw(report, full=True)
+    else:
+        yield "finest", fold.draw(report, visible=limit)
+    by_depth = [(f"modules, depth {depth}", fold.draw(report, depth=depth)) for depth in range(1, DEPTHS)]
+    fitting = [item for item in by_depth if len(item[1].shapes) <= limit]
+    yield from sorted(fitting, key=lambda item: _distance(len(item[1].shapes), len(first.shapes)))
+    light = fold.draw(report, visible=max(limit, fold.VISIBLE))
+    yield "without reshapes", light
+
+
+def _distance(shapes: int, first: int) -> int:
+    """Finer views come before coarser ones, the nearest first."""
+    return shapes - first if shapes > first else 10**9 + first - shapes
+
+
+def _identity(drawing: Drawing) -> object:
+    return tuple((shape.key, shape.members, shape.times) for shape in drawing.shapes)
+
+
+def _view(
+    report: Report, drawing: Drawing, palette: Palette, label: str, timeout: float, note: str = ""
+) -> View:
+    svg = layout(dot.of_drawing(report, drawing), "svg", timeout=timeout)
+    return View(label, drawing, compact(svg, palette, _Groups(drawing, svg).attributes), note)
+
+
+class _Groups:
+    """Says what each group of the engine's drawing is: the box it shows, or the wire it is part of.
+
+    In a circuit a wire is three groups, an edge to a box that holds its numbers, the box, and an edge
+    from it; all three get the place of the wire.
+    """
+
+    def __init__(self, drawing: Drawing, svg: bytes) -> None:
+        self._boxes = {shape.key: place for place, shape in enumerate(drawing.shapes)}
+        self._between: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for place, wire in enumerate(drawing.wires):
+            ends = drawing.shapes[wire.source].key, drawing.shapes[wire.target].key
+            self._between[ends].append(place)
+        self._strung = self._strings(svg) if drawing.circuit else {}
+
+    def attributes(self, what: str, name: str) -> dict[str, str] | None:
+        """The attributes of one group; see `explorer.render.page.compact.Attributes`."""
+        if what == "cluster":
+            return {"class": "m", "data-m": words.clean(name, 200)} if name else None
+        if what == "edge":
+            tail, _, front = name.partition("->")
+            place = self._strung.get(front, self._strung.get(tail))
+            if place is None and self._between.get((tail, front)):
+                place = self._between[tail, front].pop(0)
+            return {"class": "e"} if place is None else {"class": "e", "data-w": str(place)}
+        if name in self._boxes:
+            return {"class": "n", "data-s": str(self._boxes[name])}
+        if name in self._strung:
+            return {"class": "r", "data-w": str(self._strung[name])}
+        return {"class": "root"}
+
+    def _strings(self, svg: bytes) -> dict[str, int]:
+        """Wire box -> place of its wire, from the two edges that end and begin at it."""
+        tails, fronts = {}, {}
+        for title in _TITLE.findall(svg.decode("utf-8")):
+            tail, arrow, front = unescape(title).partition("->")
+            if arrow:
+                tail, front = tail.split(":")[0], front.split(":")[0]
+                tails[front], fronts[tail] = tail, front
+        found = {}
+        for key in sorted((key for key in tails if key not in self._boxes), key=lambda key: (len(key), key)):
+            places = self._between.get((tails[key], fronts.get(key, "")))
+            if places:
+                found[key] = places.pop(0)
+        return found
