@@ -22,7 +22,7 @@ from explorer.record import Recorder
 from explorer.report import CheckSummary, GradientRecord, NodeGradients, Report, Verdict
 from explorer.values import Forward
 from explorer.walk import Context, Trace, trace
-from hooks.nodes import Capture, Event, capture
+from hooks.nodes import Capture, Event, capture, is_leaf
 
 
 class Stages:
@@ -54,10 +54,13 @@ class Exploring:
         context: Context | None = None,
         value_of: ValueOf | None = None,
         inputs: Sequence[Any] = (),
+        own: bool = False,
     ) -> None:
         self.stages = Stages()
         self.trace: Trace | None = None
         self.error: BaseException | None = None
+        self.inputs: tuple[Any, ...] = ()
+        self.leaves: dict[torch.Tensor, int] = {}
         self._recorder: Recorder | None = None
         self._checker: Checker | None = None
         self._capture: Capture | None = None
@@ -67,10 +70,12 @@ class Exploring:
             self.trace = trace(roots, names=names, context=context)
         if self.trace is None:
             return
+        self.leaves = {node.variable: i for i, node in enumerate(self.trace.live) if is_leaf(node)}
+        self.inputs = tuple(self.leaves) if own else tuple(inputs)
         with self.stages.guard("reading forward values"):
             self._forward = forward_values(self.trace.graph, self.trace.live, value_of)
         with self.stages.guard("the record of gradients"):
-            self._recorder = Recorder(self.trace, inputs)
+            self._recorder = Recorder(self.trace, self.inputs)
         if check != "off":
             with self.stages.guard("the check"):
                 self._checker = Checker(self.trace, check)
@@ -105,6 +110,13 @@ class Exploring:
             self.stages.problems.append(f"the check stopped: {type(error).__name__}: {error}")
             self._checker = None
 
+    def _deliver(self, live: Sequence[Any], returned: Sequence[torch.Tensor | None]) -> None:
+        """Let the check see what ``autograd.grad`` returned for leaves: their nodes do not run."""
+        for asked, gradient in zip(self.inputs, returned, strict=False):
+            index = self.leaves.get(asked) if isinstance(asked, torch.Tensor) else None
+            if index is not None and self._checker is not None:
+                self._checker.observe(Event(index, live[index], (gradient,), None, 0.0, len(live)))
+
     def report(
         self,
         call: int,
@@ -121,7 +133,7 @@ class Exploring:
         """
         if self.trace is None:
             return None
-        graph, self.trace = self.trace.graph, None
+        graph, live, self.trace = self.trace.graph, self.trace.live, None
         gradients: tuple[NodeGradients | None, ...] = (None,) * len(graph.nodes)
         edge_gradients: tuple[GradientRecord | None, ...] = (None,) * len(graph.edges)
         verdicts: tuple[Verdict, ...] = ()
@@ -131,6 +143,7 @@ class Exploring:
                 gradients, edge_gradients = self._recorder.finish(returned)
         if self._checker is not None:
             with self.stages.guard("the check"):
+                self._deliver(live, returned or ())
                 verdicts, check = self._checker.finish()
         return Report(
             graph=graph,

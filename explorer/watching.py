@@ -23,7 +23,6 @@ from explorer.script import StopScript
 from hooks.backward import BackwardCall, user_frame, watch_backward
 from hooks.forward import Observation, observe_forward
 from hooks.handles import Handles
-from hooks.nodes import is_leaf
 
 _ours = local()
 """``_ours.running``: this thread is inside a backward of the explorer's own."""
@@ -114,16 +113,15 @@ class Watch:
 
     def explore(self, roots: Sequence[torch.Tensor], names: Names) -> None:
         """Run and explore a backward of our own from `roots`; ``.grad`` stays, the graph stays usable."""
-        exploring = self._exploring(roots, names)
-        leaves = _leaves(exploring)
+        exploring = self._exploring(roots, names, own=True)
         gradients = [torch.ones_like(root) for root in roots]
         returned = None
         try:
             with exploring, _own_backward():
-                if leaves:
+                if exploring.inputs:
                     returned = torch.autograd.grad(
                         roots,
-                        leaves,
+                        exploring.inputs,
                         gradients,
                         retain_graph=True,
                         allow_unused=True,
@@ -161,7 +159,9 @@ class Watch:
             self.problems.append(f"reading variable names failed: {type(error).__name__}: {error}")
         return self._exploring(call.roots, names, call.inputs)
 
-    def _exploring(self, roots: Sequence[Any], names: Names, inputs: Sequence[Any] = ()) -> Exploring:
+    def _exploring(
+        self, roots: Sequence[Any], names: Names, inputs: Sequence[Any] = (), own: bool = False
+    ) -> Exploring:
         context = self.context
         return Exploring(
             roots,
@@ -170,6 +170,7 @@ class Watch:
             context=context.context_of if context else None,
             value_of=context.value_of if context else None,
             inputs=inputs,
+            own=own,
         )
 
     def _end(self, exploring: Exploring, call: BackwardCall, number: int) -> None:
@@ -224,12 +225,6 @@ def watch(*modules: torch.nn.Module, check: Mode = "sample") -> Watch:
         check: as for `explore`.
     """
     return Watch(modules, check=check)
-
-
-def _leaves(exploring: Exploring) -> list[torch.Tensor]:
-    if exploring.trace is None:
-        return []
-    return [node.variable for node in exploring.trace.live if is_leaf(node)]
 
 
 @contextmanager

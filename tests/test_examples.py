@@ -110,7 +110,7 @@ def test_the_output_is_that_of_plain_python(name: str) -> None:
     script = str(EXAMPLES / f"{name}.py")
     python = subprocess.run([sys.executable, script], capture_output=True, check=True)
     explore = subprocess.run(
-        [sys.executable, "-c", "from explorer.cli import main; main()", script],
+        [str(Path(sys.executable).with_name("explore")), script],
         capture_output=True,
         check=True,
     )
