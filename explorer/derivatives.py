@@ -40,8 +40,10 @@ PRODUCTS = {
 }
 """Matrix products; of single elements each side's slope is the other side."""
 
-AGREE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-"""Relative difference between upstream × local and the recorded gradient that rounding explains."""
+AGREE = {"float64": 1e-6, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+"""Relative difference between upstream × local and the recorded gradient that rounding explains.
+
+In float64 it is the float32 constants of some of torch's kernels (hardsigmoid's 1/6) that set the bound."""
 
 
 @dataclass(frozen=True, slots=True)
