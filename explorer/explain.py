@@ -98,13 +98,18 @@ class _Narrator:
         )
 
     def order(self) -> list[Node]:
-        """The nodes that ran, in the order of execution."""
-        ran = [
-            (record.index, number)
-            for number, record in enumerate(self.report.gradients)
-            if record is not None
-        ]
-        return [self.graph.nodes[number] for _, number in sorted(ran)]
+        """The nodes that ran, in the order of execution.
+
+        A leaf whose gradient was only collected (``autograd.grad``) has no place of its own in it; it
+        comes after the last node that sent it something.
+        """
+        place = {n: record.index for n, record in enumerate(self.report.gradients) if record is not None}
+        for node in self.graph.leaves():
+            if node.id in place:
+                senders = (self.graph.edges[index].source for index in self.graph.incoming[node.id])
+                place[node.id] = max(place[node.id], *(place.get(sender, 0) for sender in senders), 0)
+        ran = sorted(place, key=lambda n: (place[n], self.graph.nodes[n].kind == "leaf", n))
+        return [self.graph.nodes[number] for number in ran]
 
     def forward_lines(self) -> Iterator[str]:
         """One line per operation on single numbers whose value is known."""

@@ -132,3 +132,19 @@ def test_what_did_not_run_or_failed_or_is_wrong_is_said() -> None:
     assert "Backward ended early: RuntimeError: boom" in explain(ended)
     wrong = replace(REPORT, verdicts=(Verdict(0, "mismatch", "local: 1 is not 2"),))
     assert "The check disagrees here: mismatch. local: 1 is not 2" in explain(wrong)
+
+
+def test_leaves_that_were_only_collected_come_after_what_sends_to_them() -> None:
+    gradients = tuple(
+        record if node.kind != "leaf" or record is None else replace(record, index=0)
+        for node, record in zip(REPORT.graph.nodes, REPORT.gradients, strict=True)
+    )
+    titles = [line.split(",")[0] for line in explain(replace(REPORT, gradients=gradients)).splitlines()]
+    steps = [title for title in titles if title[:1].isdigit()]
+    assert steps == [
+        "1. MulBackward0",
+        "2. AccumulateGrad of z",
+        "3. AddBackward0",
+        "4. AccumulateGrad of x",
+        "5. AccumulateGrad of y",
+    ]
