@@ -35,7 +35,7 @@ from explorer.engine.run import Run
 from explorer.engine.sampling import Points, plan, wrong_share
 from explorer.errors import RuleError
 from explorer.graph import TensorSpec
-from explorer.report import CheckSummary, Status, Verdict
+from explorer.report import SMALL, CheckSummary, Status, Verdict
 from explorer.walk import Trace
 
 Mode: TypeAlias = Literal["sample", "full"]
@@ -247,7 +247,8 @@ class Checker:
         spec = outputs[target[1]] if target[1] < len(outputs) else None
         if spec is None or isinstance(sent, Missing):
             return None
-        points = plan(spec.shape, 7 * target[0] + target[1], JUNCTION_POINTS)
+        count = JUNCTION_POINTS if self._own is None else SMALL
+        points = plan(spec.shape, 7 * target[0] + target[1], count)
         zero = [0.0] * len(points)
         junction = self._junctions[target] = _Junction(points, list(zero), list(zero))
         return junction
@@ -367,6 +368,8 @@ class Checker:
         )
         leaf = self._graph.nodes[index].kind == "leaf"
         local = [found for kind, found in compared if leaf or kind.startswith("local")]
+        if leaf:  # several checks look at the one gradient of a leaf: the one that saw most counts
+            local = sorted(local, key=lambda one: one.elements)[-1:]
         elements, of = sum(one.elements for one in local), sum(one.of for one in local)
         bad = GRAVITY[worst.status] > GRAVITY["unchecked"]
         if problems and not bad:

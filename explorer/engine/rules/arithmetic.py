@@ -145,6 +145,21 @@ def masked_fill_tensor(n: Site, g: Array) -> Vjp:
 
 
 @vjp("ClampBackward0")
+def clamp_tensor(n: Site, g: Array) -> Vjp:
+    """y = min(max(a, lo), hi):  da = g where lo ≤ a ≤ hi,  dlo = g where a < lo < hi,  dhi = g where hi is y."""
+    a, low, high = n.self, n.min, n.max
+    if low is None or high is None:
+        if low is not None:
+            return [g.where(a >= low), g.where(a < low), None]
+        return [g.where(a <= high), None, g.where(a > high)]
+    return [
+        g.where((a >= low) & (a <= high)),
+        g.where((a < low) & (low < high)),
+        g.where((a > high) | (high < low)),
+    ]
+
+
+@vjp("ClampBackward1")
 def clamp(n: Site, g: Array) -> Vjp:
     """y = min(max(a, lo), hi):  da = g where lo ≤ a ≤ hi; 1 at the edges, as torch has it."""
     inside = (n.self >= n.min) if n.min is not None else None

@@ -143,7 +143,7 @@ def _each(value: Sequence[int], count: int) -> tuple[int, ...]:
 def _windows(place: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> range:
     """A range that holds every window which may touch input `place`."""
     last = (place + padding) // stride
-    first = -((kernel - 1) * dilation - place - padding) // stride
+    first = -(((kernel - 1) * dilation - place - padding) // stride)
     return range(max(first, 0), min(last + 1, outputs))
 
 

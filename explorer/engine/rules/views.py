@@ -32,7 +32,14 @@ def view(n: Site, g: Array) -> Vjp:
     return [g.reshape(*n.shape(0))]
 
 
-@vjp("AliasBackward0", "AliasBackward0_copy", "CloneBackward0", "ToCopyBackward0", "LiftFreshCopyBackward0")
+@vjp("ToCopyBackward0")
+def cast(n: Site, g: Array) -> Vjp:
+    """y = x in another dtype:  dx = g, rounded to the dtype of x."""
+    specs = (n.inputs[0], n.outputs[0])
+    return [g if specs[0] is None or specs[1] is None or specs[0].dtype == specs[1].dtype else g * 1.0]
+
+
+@vjp("AliasBackward0", "AliasBackward0_copy", "CloneBackward0", "LiftFreshCopyBackward0")
 def same(n: Site, g: Array) -> Vjp:
     """y = x:  dx = g."""
     return [g]
