@@ -31,6 +31,9 @@ def same_bits(left: torch.Tensor | None, right: torch.Tensor | None) -> bool:
         return left is right
     if (left.layout, left.dtype, left.shape) != (right.layout, right.dtype, right.shape):
         return False
+    if left.layout is torch.sparse_csr:
+        parts = (torch.Tensor.crow_indices, torch.Tensor.col_indices, torch.Tensor.values)
+        return all(same_bits(part(left), part(right)) for part in parts)
     if left.layout is not torch.strided:
         if left.is_coalesced() != right.is_coalesced():
             return False

@@ -89,7 +89,9 @@ def test_root_slot_of_a_later_output() -> None:
     assert walk(second, first).roots == ((0, 1), (0, 0))
 
 
-@pytest.mark.parametrize("tensors", [(), (torch.ones(2),), (torch.ones(1, requires_grad=True), torch.ones(1))])
+@pytest.mark.parametrize(
+    "tensors", [(), (torch.ones(2),), (torch.ones(1, requires_grad=True), torch.ones(1))]
+)
 def test_nothing_differentiable(tensors: tuple[torch.Tensor, ...]) -> None:
     with pytest.raises(NothingDifferentiableError):
         walk(*tensors)
@@ -114,7 +116,9 @@ def test_kind_and_label(name: str) -> None:
 def test_unusual_nodes_say_what_they_hide() -> None:
     (node,) = (n for n in walk(*BUILT["in_place_on_view"]().roots).nodes if n.name == "CopySlices")
     assert node.note == "in-place on a view; hides the operation inside"
-    raising = torch._C._functions.DelayedError("no second derivative", 1)(torch.ones(1, requires_grad=True) * 2)
+    raising = torch._C._functions.DelayedError("no second derivative", 1)(
+        torch.ones(1, requires_grad=True) * 2
+    )
     assert walk(raising).nodes[0].note == "raises when backward reaches it"
 
 
@@ -164,7 +168,11 @@ def test_saved_values_share_storage_and_know_their_leaf() -> None:
     e = w.exp()
     graph = walk((e * w).sum())
     saved = {(node.name, s.name): s for node in graph.nodes for s in node.saved}
-    result, left, right = saved["ExpBackward0", "result"], saved["MulBackward0", "self"], saved["MulBackward0", "other"]
+    result, left, right = (
+        saved["ExpBackward0", "result"],
+        saved["MulBackward0", "self"],
+        saved["MulBackward0", "other"],
+    )
     assert result.storage == left.storage != right.storage
     assert right.leaf == next(node.id for node in graph.leaves())
     assert (left.bytes, left.spec, left.leaf) == (12, TensorSpec((3,), "float32"), None)

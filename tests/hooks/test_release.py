@@ -1,0 +1,70 @@
+"""A deep graph that was looked at is released without a crash, whoever drops it and whenever."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+BUILD = """
+import threading, torch
+from explorer.walk import trace
+from hooks import release
+
+def build(depth):
+    y = torch.ones(1, requires_grad=True)
+    for _ in range(depth):
+        y = y * 1.0
+    return y
+
+DEPTH = 200_000
+"""
+
+ENDINGS = {
+    "the loss goes after the trace": "y = build(DEPTH); t = trace([y], saved=False); del t; del y; print(release.parked())",
+    "the trace goes after the loss": (
+        "y = build(DEPTH); t = trace([y], saved=False); del y; del t; release.sweep(); print(release.parked())"
+    ),
+    "the user keeps the middle for a while": """
+y = build(DEPTH // 2); middle = y
+for _ in range(DEPTH // 2): y = y * 1.0
+trace([y], saved=False); del y
+release.sweep(); assert 0 < release.parked() <= DEPTH // 2
+del middle; release.sweep(); print(release.parked())
+""",
+    "a thread with a small stack": """
+def work():
+    y = build(DEPTH); trace([y], saved=False); del y
+threading.stack_size(256 * 1024)
+thread = threading.Thread(target=work); thread.start(); thread.join()
+release.sweep(); print(release.parked())
+""",
+    "the interpreter ends first": "y = build(DEPTH); t = trace([y], saved=False); print(0)",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_release(ending: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD + ENDINGS[ending]],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a stack overflow ends the process differently there")
+def test_without_care_the_process_dies() -> None:
+    """The danger is real: if this stops crashing, torch has mended it and parking may go."""
+    bare = """
+y = build(DEPTH); node = y.grad_fn; held = []
+while node is not None:
+    held.append(node)
+    node = node.next_functions[0][0] if node.next_functions else None
+del held; del y
+"""
+    done = subprocess.run([sys.executable, "-c", BUILD + bare], capture_output=True, timeout=120, check=False)
+    assert done.returncode != 0

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from explorer.measure import Pending, measure
+from explorer.record import Recorder
+from explorer.report import SMALL, GradientRecord
+from explorer.walk import trace
+from hooks.nodes import capture
+from tests.exploration import explored, same_bits
+from tests.problems import PROBLEMS, Built
+
+
+def measured(tensor: torch.Tensor) -> GradientRecord:
+    """The record of one CPU tensor."""
+    found: list[GradientRecord] = []
+    measure(tensor, Pending(), found.append)
+    (record,) = found
+    return record
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_gradients_stay_the_same_to_the_last_bit(name: str) -> None:
+    plain, watched = PROBLEMS[name](), PROBLEMS[name]()
+    plain.backward()
+    explored(watched)
+    expected, found = plain.gradients(), watched.gradients()
+    assert {key: same_bits(expected[key], found[key]) for key in expected} == dict.fromkeys(expected, True)
+    for left, right in zip(plain.modules, watched.modules, strict=True):
+        assert all(map(torch.equal, left.buffers(), right.buffers()))
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_leaf_received_what_its_grad_became(name: str) -> None:
+    built = PROBLEMS[name]()
+    found, gradients, _ = explored(built)
+    for number, node in enumerate(found.graph.nodes):
+        grad = found.live[number].variable.grad if node.kind == "leaf" else None
+        if grad is not None and gradients[number] is not None:
+            received, became = gradients[number].received[0], measured(grad)
+            # The 2-norm is summed in memory order, which .grad need not share.
+            assert received.norm == pytest.approx(became.norm, rel=1e-6, nan_ok=True)
+            assert (received.values or ()) == pytest.approx(became.values or (), rel=0, abs=0, nan_ok=True)
+            assert (received.shape, received.nans, received.zero) == (became.shape, became.nans, became.zero)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_contributions_add_up_to_the_total(name: str) -> None:
+    found, gradients, edges = explored(PROBLEMS[name]())
+    graph = found.graph
+    sums: dict[tuple[int, int], list[Any]] = {}
+    for edge, record in zip(graph.edges, edges, strict=True):
+        if record is not None and (edge.target, edge.target_slot) not in graph.roots:
+            sums.setdefault((edge.target, edge.target_slot), []).append(record)
+    checked = 0
+    for (node, slot), records in sums.items():
+        total = gradients[node].received[slot] if gradients[node] else None
+        if total is not None and total.values and all(record.values for record in records):
+            parts = [sum(values) for values in zip(*(r.values for r in records), strict=True)]
+            assert parts == pytest.approx(list(total.values), rel=1e-2, abs=1e-4, nan_ok=True)
+            checked += 1
+    assert checked or name in ("empty", "lstm", "attention")  # these have no small gradient
+
+
+def test_fan_out_keeps_each_share() -> None:
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    y = x * 1
+    found, gradients, edges = explored(Built(((y * 3 + y * 4).sum(),)))
+    target = next(edge.source for edge in found.graph.edges if found.graph.nodes[edge.target].kind == "leaf")
+    shares = [edges[index].values for index in found.graph.incoming[target]]
+    assert sorted(shares) == [(3.0, 3.0), (4.0, 4.0)]
+    assert gradients[target].received[0].values == (7.0, 7.0)
+
+
+@pytest.mark.parametrize("on_leaf", [True, False])
+def test_a_hook_that_changes_the_gradient_is_seen_on_the_way(on_leaf: bool) -> None:
+    x = torch.ones(2, requires_grad=True)
+    y = x * 1
+    (x if on_leaf else y).register_hook(lambda grad: grad * 10)
+    found, gradients, edges = explored(Built(((y * 3).sum(),)))
+    name = "AccumulateGrad" if on_leaf else "MulBackward0"
+    target = [node.id for node in found.graph.nodes if node.name == name][-1]
+    (edge,) = found.graph.incoming[target]
+    assert edges[edge].values == (3.0, 3.0)
+    assert gradients[target].received[0].values == (30.0, 30.0)
+
+
+def test_requested_leaf_and_intermediate_are_recorded_though_their_nodes_do_not_run() -> None:
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    h = x * 2
+    loss = (h * h + h).sum()
+    found = trace([loss])
+    recorder = Recorder(found, [h, x])
+    with capture(found.live, recorder.observe):
+        returned = torch.autograd.grad(loss, [h, x])
+    gradients, _ = recorder.finish(returned)
+    places = {node.name: node.id for node in found.graph.nodes}
+    assert x.grad is None
+    assert gradients[places["AccumulateGrad"]].received[0].values == tuple(returned[1].tolist())
+    requested = [record.received[0].values for record in gradients if record and record.received[0]]
+    assert tuple(returned[0].tolist()) in requested
+
+
+def test_backward_with_inputs_records_the_sum_of_what_came() -> None:
+    x, w = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    built = Built(((x * w + x * 3).sum(),), leaves={"x": x, "w": w})
+    found, gradients, _ = explored(built, inputs=[x])
+    leaf = next(node.id for node in found.graph.leaves() if found.live[node.id].variable is x)
+    other = next(node.id for node in found.graph.leaves() if found.live[node.id].variable is w)
+    assert gradients[leaf].received[0].values == (4.0, 4.0) == tuple(x.grad.tolist())
+    assert gradients[other] is None
+    assert w.grad is None
+
+
+def test_large_gradients_are_statistics() -> None:
+    value = torch.randn(SMALL + 1)
+    record = measured(value)
+    assert record.values is None
+    assert record.norm == pytest.approx(value.double().norm().item(), rel=1e-6)
+    assert (record.finite, record.zero, record.numel) == (True, False, SMALL + 1)
+
+
+@pytest.mark.parametrize("count", [3, 100])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64]
+)
+def test_norm_of_every_type(count: int, dtype: torch.dtype) -> None:
+    value = torch.randn(count, dtype=dtype)
+    expected = math.sqrt(sum(abs(item) ** 2 for item in value.tolist()))
+    assert measured(value).norm == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [4, 100])
+def test_nan_and_inf_are_counted(count: int) -> None:
+    value = torch.ones(count)
+    value[0], value[1], value[2] = math.nan, math.inf, -math.inf
+    record = measured(value)
+    assert (record.finite, record.nans, record.infs, math.isnan(record.norm)) == (False, 1, 2, True)
+
+
+@pytest.mark.parametrize(("count", "value"), [(100, 1e-40), (100, 1e30), (4, 1e-40), (4, 1e30)])
+def test_squares_neither_underflow_nor_overflow(count: int, value: float) -> None:
+    record = measured(torch.full((count,), value))
+    assert (record.finite, record.zero) == (True, False)
+    assert record.norm == pytest.approx(torch.tensor(value).item() * math.sqrt(count), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (10, 10), (0, 5)])
+def test_zero_is_exact(shape: tuple[int, ...]) -> None:
+    record = measured(torch.zeros(shape))
+    assert record.norm == 0.0
+    assert record.zero is (0 not in shape)
+
+
+@pytest.mark.parametrize("rows", [3, 100])
+def test_uncoalesced_sparse_gradients_are_summed(rows: int) -> None:
+    sparse = torch.sparse_coo_tensor(
+        torch.tensor([[1, 1]]), torch.ones(2, 2), (rows, 2), check_invariants=True
+    )
+    record = measured(sparse)
+    assert record.norm == pytest.approx(math.sqrt(8))
+    assert record.shape == (rows, 2)
+
+
+def test_meta_tensors_give_nothing() -> None:
+    found: list[GradientRecord] = []
+    measure(torch.ones(3, device="meta"), Pending(), found.append)
+    assert found == []
+
+
+def test_a_planted_wrong_share_is_noticed() -> None:
+    """The comparison used above can fail: different bits, strides and layouts are told apart."""
+    value = torch.randn(3, 3)
+    assert same_bits(value, value.clone())
+    assert not same_bits(value, value * 1.0000001)
+    assert not same_bits(value, value.t().contiguous().t())
+    assert not same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+    assert same_bits(torch.tensor([math.nan]), torch.tensor([math.nan]))
