@@ -23,7 +23,7 @@ from explorer.render.expression import expressions
 from explorer.render.marks import Mark, Scale, findings_by_node, mark, mark_of_node, received, scale
 from explorer.report import BAD_STATUSES, Finding, Report, Session
 
-LINES = 32
+LINES = 40
 """Lines a tree takes by default, so that the whole report fits a screen or two."""
 BAR = 8
 """Cells of the widest bar."""
@@ -277,8 +277,8 @@ def _findings(console: Console, report: Report) -> None:
     for finding in sorted(report.findings, key=lambda finding: _ORDER.index(finding.severity)):
         _finding(console, finding)
     if not report.findings and report.looked_for:
-        kinds = ", ".join(code.replace("-", " ") for code in report.looked_for)
-        _hanging(console, "✓ ", f"no findings; looked for {kinds}", "green")
+        kinds = len(report.looked_for)
+        _hanging(console, "✓ ", f"no findings: nothing of the {kinds} kinds looked for", "green")
 
 
 def _finding(console: Console, finding: Finding) -> None:
