@@ -45,6 +45,7 @@ def text(found: Report | Session, *, width: int = 80, color: bool = False, full:
         file=StringIO(),
         width=max(width, _NARROWEST),
         force_terminal=color,
+        force_jupyter=False,
         color_system="standard" if color else None,
         no_color=not color,
         markup=False,
