@@ -19,14 +19,12 @@ from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
 import torch
-from hooks.nodes import Event
-from hooks.saved import SavedValue, read
 
 from explorer.convert import leaf_of, value_of
 from explorer.engine.array import Array
 from explorer.engine.compare import GRAVITY, Comparison, compare
-from explorer.engine.elementwise import Full, Missing, apply
 from explorer.engine.elementwise import ADD as _ADD
+from explorer.engine.elementwise import Full, Missing, apply
 from explorer.engine.leaf import Leaf
 from explorer.engine.registry import Rule, Site, apply_rule, rule_for
 from explorer.engine.rounding import Rounding, rounding_of
@@ -37,6 +35,8 @@ from explorer.errors import RuleError
 from explorer.graph import TensorSpec
 from explorer.report import SMALL, CheckSummary, Status, Verdict
 from explorer.walk import Trace
+from hooks.nodes import Event
+from hooks.saved import SavedValue, read
 
 Mode: TypeAlias = Literal["sample", "full"]
 Slot: TypeAlias = tuple[int, int]
@@ -419,7 +419,9 @@ def _stored(array: Array, run: Run) -> Array:
     if array.numel == 0:
         return Full(0.0, array.shape)
     values, errors = array.eval(array.full_box, run)
-    return Leaf(list(values), array.shape, dtype="complex128" if array.is_complex else "float64", errors=errors)
+    return Leaf(
+        list(values), array.shape, dtype="complex128" if array.is_complex else "float64", errors=errors
+    )
 
 
 def _kept(array: Array, rounding: Rounding) -> Array:

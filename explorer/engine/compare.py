@@ -16,11 +16,16 @@ from explorer.engine.array import Array, Values
 from explorer.engine.elementwise import Missing
 from explorer.engine.rounding import Rounding
 from explorer.engine.run import Run
-from explorer.engine.sampling import MOST, Points, plan
+from explorer.engine.sampling import MOST, Points, plan, spread
 from explorer.report import Status
 
 FLOOR = 16
-"""At least this many elements of a gradient are compared, whatever they cost."""
+"""At least this many elements of a gradient are compared, unless each of them is `COSTLY`."""
+
+COSTLY = 4_000
+"""An element that takes so many reads (a sum over a batch and an image) is one of `FEW` compared."""
+
+FEW = 8
 
 WORK = 12_000
 """Elements the engine may read for one gradient before it stops adding samples (about 1 ms)."""
@@ -91,19 +96,19 @@ def compare(
         judge.whole(run)
         return judge.verdict(total)
     before = run.work
-    first = plan(observed.shape, seed, FLOOR, hints or ())
+    first = plan(observed.shape, seed, FEW, hints or ())
     judge.points(first, run)
     each = max((run.work - before) / len(first), 1.0)
     if total * each <= (WHOLE if whole else WORK):
         judge.whole(run)
         return judge.verdict(total)
     limit = WHOLE if whole else WORK
-    count = int(min(max(MOST, FLOOR), max(observed.shape), (limit - (run.work - before)) / each))
-    if whole:
-        count = int((limit - (run.work - before)) / each)
-    if count > FLOOR:
+    count = int((limit - (run.work - before)) / each)
+    if not whole:
+        count = max(min(count, MOST, max(observed.shape)), 0 if each > COSTLY else FLOOR)
+    if count > len(first):
         seen = set(first)
-        more = [point for point in plan(observed.shape, seed + 1, count) if point not in seen]
+        more = [point for point in spread(observed.shape, seed + 1, count) if point not in seen]
         judge.points(more, run)
         return judge.verdict(len(first) + len(more))
     return judge.verdict(len(first))
@@ -184,7 +189,11 @@ class _Judge:
             run = Run(rounding, bounds=False)
             run.peak = 0.0
             self._expected.at(coords, 1, run)
-            return "overflow" if _finite(value) and run.peak * (1 + rounding.u) > rounding.largest else "nan-mismatch"
+            return (
+                "overflow"
+                if _finite(value) and run.peak * (1 + rounding.u) > rounding.largest
+                else "nan-mismatch"
+            )
         for candidate, status in (
             (replace(rounding, worst=True), "loose"),
             (replace(rounding, ua=rounding.u), "low-precision accumulation"),

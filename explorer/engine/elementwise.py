@@ -20,7 +20,9 @@ from explorer.engine.rounding import Rounding
 from explorer.engine.run import Run
 
 Number: TypeAlias = Any  # float, int, bool or complex
-ErrorRule: TypeAlias = "Callable[[Rounding, Values, Sequence[Iterable[Any]], Sequence[Iterable[float] | None]], Errors]"
+ErrorRule: TypeAlias = (
+    "Callable[[Rounding, Values, Sequence[Iterable[Any]], Sequence[Iterable[float] | None]], Errors]"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,7 +207,25 @@ def _stay_missing(self: Missing, *args: object, **options: object) -> Missing:
     return self
 
 
-for _name in ["reshape", "permute", "transpose", "unsqueeze", "squeeze", "select", "slice", "expand", "flip", "pad", "sum", "mean", "amax", "amin", "sum_to", "conj", "__matmul__"]:
+for _name in [
+    "reshape",
+    "permute",
+    "transpose",
+    "unsqueeze",
+    "squeeze",
+    "select",
+    "slice",
+    "expand",
+    "flip",
+    "pad",
+    "sum",
+    "mean",
+    "amax",
+    "amin",
+    "sum_to",
+    "conj",
+    "__matmul__",
+]:
     setattr(Missing, _name, _stay_missing)
 for _name in ("mT", "real", "imag"):
     setattr(Missing, _name, property(_stay_missing))
@@ -214,17 +234,23 @@ for _name in ("mT", "real", "imag"):
 # -------------------------------------------------------------------- how errors pass through
 
 
-def _exact(u: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]) -> Errors:
+def _exact(
+    u: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
+) -> Errors:
     """No rounding at all: comparisons, and sign."""
     return None
 
 
-def _carried(u: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]) -> Errors:
+def _carried(
+    u: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
+) -> Errors:
     """An exact function with slope of size 1: the operand's own error."""
     return None if errors[0] is None else list(errors[0])
 
 
-def _of_sum(r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]) -> Errors:
+def _of_sum(
+    r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
+) -> Errors:
     """ea + eb + u|v|."""
     (ea, eb), u, eta = errors, r.u, r.eta
     if ea is None and eb is None:

@@ -79,7 +79,7 @@ def read_run(memory: Any, start: int, count: int, step: int) -> Values:
     if step < 0:
         return read_run(memory, start + (count - 1) * step, count, -step)[::-1]
     part = memory[start : start + (count - 1) * step + 1 : step]
-    return part if type(part) is list else part.tolist()  # type: ignore[no-any-return]  # memoryview or list
+    return part if type(part) is list else part.tolist()
 
 
 def read_window(memory: Any, start: int, axes: Sequence[Axis]) -> Values:

@@ -46,7 +46,7 @@ def quick_bound(value: Any, count: int, run: Run) -> float:
     """A lower bound of `sum_bound` that needs no look at the terms: R and Σ|t| are at least |v|."""
     r = run.rounding
     factor = count if r.worst else min(512 + 2 * sqrt(count), count)
-    return (factor * r.ua + r.u) * abs(value) + r.eta
+    return float((factor * r.ua + r.u) * abs(value) + r.eta)
 
 
 def sum_bound(value: Any, terms: Values, errors: Errors, run: Run, product: float = 0.0) -> float:
@@ -68,7 +68,7 @@ def sum_bound(value: Any, terms: Values, errors: Errors, run: Run, product: floa
         spread = hypot(*errors)
         total = sum(errors)
         bound += total if r.worst else spread if r.quadrature else min(total, 8 * spread)
-    return bound + r.u * abs(value) + r.eta
+    return float(bound + r.u * abs(value) + r.eta)
 
 
 def _norm(terms: Values) -> float:

@@ -43,12 +43,14 @@ class Site:
         saved = self.__dict__.get("saved", {})
         if name in saved:
             return saved[name]
-        listed = []
+        listed: list[Any] = []
         while f"{name}[{len(listed)}]" in saved:
             listed.append(saved[f"{name}[{len(listed)}]"])
         if listed:
             return listed
-        raise RuleError(f"{self.__dict__.get('name')} saved no {name!r} (it has {', '.join(saved) or 'nothing'})")
+        raise RuleError(
+            f"{self.__dict__.get('name')} saved no {name!r} (it has {', '.join(saved) or 'nothing'})"
+        )
 
     @property
     def saved_tensors(self) -> list[Any]:
@@ -153,7 +155,9 @@ def fitted(gradient: Array, spec: TensorSpec, name: str, slot: int) -> Array:
         outer = gradient.ndim - len(spec.shape)
         pairs = zip(gradient.shape[max(outer, 0) :], spec.shape, strict=False)
         if outer < 0 or any(have != want and want != 1 for have, want in pairs):
-            raise RuleError(f"the rule of {name} gave shape {gradient.shape} for input {slot} of shape {spec.shape}")
+            raise RuleError(
+                f"the rule of {name} gave shape {gradient.shape} for input {slot} of shape {spec.shape}"
+            )
         gradient = gradient.sum_to(spec.shape)
     if gradient.is_complex and not spec.dtype.startswith("complex"):
         gradient = gradient.real

@@ -96,6 +96,11 @@ def plan(shape: Sequence[int], seed: int, count: int, extra: Iterable[tuple[int,
     return list(points)
 
 
+def spread(shape: Sequence[int], seed: int, count: int) -> Points:
+    """A Latin hypercube of `count` points, each once."""
+    return list(dict.fromkeys(latin_hypercube(tuple(shape), count, seed)))
+
+
 def wrong_share(compared: int, existing: int) -> float:
     """With 95 % confidence the share of wrong elements is below this, after `compared` agreed.
 

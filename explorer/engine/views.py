@@ -102,7 +102,10 @@ class Reshape(Array):
         return self.source.reshape(*resolve_shape(shape, self.numel))
 
     def _box(self, box: Box, run: Run) -> Bounded:
-        if all(len(index) == size for index, size in zip(box, self.shape, strict=True)) and box == self.full_box:
+        if (
+            all(len(index) == size for index, size in zip(box, self.shape, strict=True))
+            and box == self.full_box
+        ):
             return self.source.eval(self.source.full_box, run)
         inner: list[range | tuple[int, ...]] = []
         for ours, theirs in _groups(self.shape, self.source.shape):

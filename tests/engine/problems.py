@@ -1,4 +1,4 @@
-# ruff: noqa: E501 - a row of the table stays a row
+# ruff: noqa: E501, N812 - a row of the table stays a row; F is torch's own custom
 """Small problems, one row per rule: how torch computes it, on which inputs.
 
 ``PROBLEMS[id] = (node name, function, input shapes or tensors)``. A shape stands for a tensor of standard

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hooks.nodes import Event, capture
-from hooks.saved import read
 
 from explorer.check import Checker
 from explorer.convert import leaf_of, value_of
 from explorer.engine.elementwise import Missing
 from explorer.engine.registry import Site, apply_rule, rule_for
 from explorer.walk import trace
+from hooks.nodes import Event, capture
+from hooks.saved import read
 from tests.engine.problems import inputs_of, problems
 
 torch.manual_seed(0)
@@ -71,7 +71,10 @@ def test_agrees_with_finite_differences(name: str) -> None:
                 moved[i] += sign * step
                 torch.manual_seed(2)
                 with torch.no_grad():
-                    arguments = [t.detach() if k != place else moved.reshape(tensor.shape) for k, t in enumerate(tensors)]
+                    arguments = [
+                        t.detach() if k != place else moved.reshape(tensor.shape)
+                        for k, t in enumerate(tensors)
+                    ]
                     sides.append(float((function(*arguments) * upstream).sum()))
             numbers.append((sides[0] - sides[1]) / (2 * step))
         assert engine[place] == pytest.approx(numbers, rel=2e-6, abs=2e-7), (node, place)
@@ -89,14 +92,18 @@ def _engine_gradients(result: torch.Tensor, tensors: list[torch.Tensor]) -> list
         saved = {}
         for key, value in read(found.live[index]).items():
             saved[key] = Missing(value.problem) if value.problem else value_of(value.value)
-        targets = {edge.source_slot: (edge.target, edge.target_slot) for edge in graph.edges if edge.source == index}
+        targets = {
+            edge.source_slot: (edge.target, edge.target_slot) for edge in graph.edges if edge.source == index
+        }
         specs = [None] * graph.arity[index]
         for slot, (target, target_slot) in targets.items():
             specs[slot] = graph.nodes[target].outputs[target_slot]
         rule = rule_for(node.name)
         assert rule is not None, node.name
         incoming = [gradients.get((index, slot)) for slot in range(len(node.outputs))]
-        for slot, gradient in enumerate(apply_rule(rule, Site(node.name, saved, specs, node.outputs), incoming)):
+        for slot, gradient in enumerate(
+            apply_rule(rule, Site(node.name, saved, specs, node.outputs), incoming)
+        ):
             if gradient is not None and slot in targets:
                 before = gradients.get(targets[slot])
                 gradients[targets[slot]] = gradient if before is None else before + gradient

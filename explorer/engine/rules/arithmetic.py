@@ -146,7 +146,7 @@ def masked_fill_tensor(n: Site, g: Array) -> Vjp:
 
 @vjp("ClampBackward0")
 def clamp_tensor(n: Site, g: Array) -> Vjp:
-    """y = min(max(a, lo), hi):  da = g where lo ≤ a ≤ hi,  dlo = g where a < lo < hi,  dhi = g where hi is y."""
+    """y = min(max(a, lo), hi):  da = g where lo ≤ a ≤ hi;  dlo, dhi = g where y is lo, hi."""
     a, low, high = n.self, n.min, n.max
     if low is None or high is None:
         if low is not None:
@@ -228,5 +228,3 @@ def scaled(g: Array, alpha: Any) -> Array:
 def as_array(value: Any) -> Array:
     """An array or a number as an array."""
     return value if isinstance(value, Array) else Full(value)
-
-

@@ -155,7 +155,9 @@ def _max_pool_hints(n: Site, g: Array) -> list[list[Point]]:
     middle = tuple(size // 2 for size in n.result1.shape)
     points = []
     for place in (middle, tuple(size - 1 for size in n.result1.shape)):
-        winner = int(n.result1.eval(tuple((i,) for i in place), Run(ROUNDINGS["float64"], bounds=False))[0][0])
+        winner = int(
+            n.result1.eval(tuple((i,) for i in place), Run(ROUNDINGS["float64"], bounds=False))[0][0]
+        )
         lead = g.ndim - 2
         points.append((*place[:lead], winner // shape[-1], winner % shape[-1]))
     return [points]
@@ -176,7 +178,8 @@ def max_pool(n: Site, g: Array) -> Vjp:
         places = point[lead:]
         flat = places[0] * shape[-1] + places[1]
         spans = [
-            _windows(*args) for args in zip(places, g.shape[lead:], kernel, stride, padding, dilation, strict=True)
+            _windows(*args)
+            for args in zip(places, g.shape[lead:], kernel, stride, padding, dilation, strict=True)
         ]
         box = (*((i,) for i in point[:lead]), *spans)
         winners = index.eval(box, run)[0]
@@ -209,7 +212,9 @@ def avg_pool(n: Site, g: Array) -> Vjp:
     def terms(point: Point, run: Run) -> tuple[list[Point], list[float]]:
         spans = [
             _windows(place, size, k, s, p, 1)
-            for place, size, k, s, p in zip(point[lead:], g.shape[lead:], kernel, stride, padding, strict=True)
+            for place, size, k, s, p in zip(
+                point[lead:], g.shape[lead:], kernel, stride, padding, strict=True
+            )
         ]
         found = list(product(*spans))
         return [(*point[:lead], *q) for q in found], [1 / area(q) for q in found]
@@ -262,7 +267,9 @@ def _resized(
     def terms(point: Point, run: Run) -> tuple[list[Point], list[float]]:
         lines = [axis[place] for axis, place in zip(weights, point[lead:], strict=True)]
         found = list(product(*lines))
-        return [(*point[:lead], *(q for q, _ in one)) for one in found], [prod(w for _, w in one) for one in found]
+        return [(*point[:lead], *(q for q, _ in one)) for one in found], [
+            prod(w for _, w in one) for one in found
+        ]
 
     return linear(shape, g, terms)
 
@@ -290,7 +297,9 @@ def upsample_nearest(n: Site, g: Array) -> Vjp:
     """y[q] = x[⌊q s⌋]:  dx[p] = Σ g[q] over ⌊q s⌋ = p."""
     shape = n.shape(0)
     pairs = zip(shape[2:], g.shape[2:], _scales(n, len(shape) - 2), strict=True)
-    return [_resized(g, shape, [_nearest(size, count, _scale(size, count, s, False)) for size, count, s in pairs])]
+    return [
+        _resized(g, shape, [_nearest(size, count, _scale(size, count, s, False)) for size, count, s in pairs])
+    ]
 
 
 @vjp("UpsampleLinear1DBackward0", "UpsampleBilinear2DBackward0", "UpsampleTrilinear3DBackward0")

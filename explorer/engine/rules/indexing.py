@@ -10,6 +10,7 @@ from explorer.engine.array import Array, broadcast_shapes
 from explorer.engine.contract import Point, linear
 from explorer.engine.elementwise import Full, Missing, index_along
 from explorer.engine.leaf import Leaf
+from explorer.engine.memory import Box
 from explorer.engine.registry import Site, vjp
 from explorer.engine.run import Run
 
@@ -46,9 +47,11 @@ def scattered(shape: Sequence[int], dim: int, index: Array, source: Array) -> Ar
         others = point[:dim] + point[dim + 1 :]
         if any(i >= size for i, size in zip(others, index.shape[:dim] + index.shape[dim + 1 :], strict=True)):
             return [], None
-        box = (*((i,) for i in point[:dim]), line, *((i,) for i in point[dim + 1 :]))
+        box: Box = (*((i,) for i in point[:dim]), line, *((i,) for i in point[dim + 1 :]))
         places, wanted = index.eval(box, run)[0], point[dim]
-        return [(*point[:dim], k, *point[dim + 1 :]) for k, place in enumerate(places) if place == wanted], None
+        return [
+            (*point[:dim], k, *point[dim + 1 :]) for k, place in enumerate(places) if place == wanted
+        ], None
 
     return linear(shape, source, terms)
 
@@ -200,7 +203,9 @@ def _unmasked(index: Array) -> list[Array]:
     """An index array as it is; a boolean mask as one list of indices per axis it covers."""
     if getattr(index, "dtype", "") not in ("bool", "uint8"):
         return [index]
-    places = [point for point, hit in zip(product(*map(range, index.shape)), index.values(), strict=True) if hit]
+    places = [
+        point for point, hit in zip(product(*map(range, index.shape)), index.values(), strict=True) if hit
+    ]
     columns = list(zip(*places, strict=True)) if places else [()] * index.ndim
     return [Leaf(list(column), (len(column),)) for column in columns]
 
@@ -250,5 +255,3 @@ def index_put(n: Site, g: Array) -> Vjp:
         return [g, values]
     hits = advanced_sum(g.shape, n.indices, Full(1.0, values.shape))
     return [g.where(hits.eq(0)), values]
-
-

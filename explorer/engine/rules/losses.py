@@ -111,5 +111,3 @@ def kl_div(n: Site, g: Array) -> Vjp:
         return [-g * t.exp(), dt]
     dt = (g * (t.log() - x + 1)).where(t > 0) if n.needs(1) else None
     return [(-g * t).where(t > 0), dt]
-
-

@@ -81,7 +81,7 @@ def var_mean(n: Site, g: Array | None, mean: Array | None) -> Vjp:
 
 
 def _spread(n: Site, g: Array) -> Array:
-    x = n.self
+    x: Array = n.self
     degrees = reduced_count(x.shape, n.dim) - (1 if n.correction is None else n.correction)
     wide = widened(g, x.shape, n.dim, n.keepdim)
     return wide * (2.0 / degrees if degrees > 0 else inf) * (x - x.mean(n.dim, keepdim=True))
@@ -174,5 +174,3 @@ def cumsum(n: Site, g: Array) -> Vjp:
 def sort(n: Site, g: Array) -> Vjp:
     """yₖ = x[iₖ] along dim:  dx[iₖ] = gₖ."""
     return [scattered(n.shape(0), n.dim, n.indices, g)]
-
-

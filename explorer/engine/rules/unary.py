@@ -185,5 +185,3 @@ def hardswish(n: Site, g: Array) -> Vjp:
     """y = x clamp(x + 3, 0, 6)/6:  dx = 0 for x ≤ -3, g for x ≥ 3, else g (x/3 + 1/2)."""
     x = n.self
     return [(g * (x / 3 + 0.5)).where(x < 3, g).where(x > -3)]
-
-

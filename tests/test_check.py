@@ -1,0 +1,202 @@
+"""The check: mutations planted on captured gradients, junctions, hooks, and what cannot be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from explorer.check import Checker
+from explorer.report import CheckSummary, Verdict
+from explorer.walk import trace
+from hooks.nodes import Event, capture
+
+Fault = Callable[[Tensor], Tensor]
+
+
+def run(
+    loss: Tensor, node: str = "", slot: int = 0, fault: Fault | None = None, mode: Any = "sample"
+) -> tuple[dict[str, Verdict], CheckSummary]:
+    """Check one backward; the gradient `node` sends along `slot` is replaced by ``fault(it)``."""
+    found = trace([loss])
+    checker = Checker(found, mode)
+
+    def observe(event: Event) -> None:
+        if fault is not None and found.graph.nodes[event.index].name == node and event.grad_inputs:
+            sent = list(event.grad_inputs)
+            assert sent[slot] is not None
+            sent[slot] = fault(sent[slot])
+            event = replace(event, grad_inputs=tuple(sent))
+        checker.observe(event)
+
+    watching = capture(found.live, observe)
+    with watching:
+        loss.backward()
+    assert watching.problem == ""
+    verdicts, summary = checker.finish()
+    return {found.graph.nodes[v.node].name: v for v in reversed(verdicts)}, summary
+
+
+def _network(rows: int = 40, width: int = 64) -> Tensor:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, width), nn.Tanh(), nn.Linear(width, 300), nn.Dropout(0.0))
+    return model(torch.randn(rows, 24)).softmax(-1).pow(2).sum()
+
+
+def _images() -> Tensor:
+    torch.manual_seed(0)
+    x = torch.randn(4, 64, 12, 12, requires_grad=True)
+    return (nn.Conv2d(64, 64, 3, padding=1)(x).relu() * 1.5).square().sum()
+
+
+def _edited(place: Any, factor: float) -> Fault:
+    def fault(gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        gradient[place] *= factor
+        return gradient
+
+    return fault
+
+
+FAULTS: dict[str, Fault] = {
+    "sign": lambda g: -g,
+    "factor": lambda g: g * 1.001,
+    "n/(n-1)": lambda g: g * (40 / 39),
+    "off by one": lambda g: g.roll(1, 0),
+    "rolled columns": lambda g: g.roll(1, -1),
+    "missing term": lambda g: g - 0.1 * g.abs().mean(),
+    "last row": _edited(-1, 0.5),
+    "last column": _edited((slice(None), -1), 0.5),
+    "first row": _edited(0, 0.0),
+    "wrapped tail": lambda g: torch.cat([g[:-2], g[:2]]),
+    "read as contiguous": lambda g: g.t().reshape(g.shape),
+    "nan": lambda g: g * float("nan"),
+    "zeros": torch.zeros_like,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("node", ["SoftmaxBackward0", "TanhBackward0"])
+def test_planted_faults_are_caught(fault: str, node: str) -> None:
+    verdicts, _ = run(_network(), node, 0, FAULTS[fault])
+    assert verdicts[node].status in ("mismatch", "nan-mismatch")
+
+
+@pytest.mark.parametrize(
+    ("node", "slot", "fault"),
+    [
+        ("MulBackward0", 0, _edited((slice(None), 37), 1.01)),
+        ("ConvolutionBackward0", 0, _edited((slice(None), 37), 1.01)),
+        ("ConvolutionBackward0", 1, _edited((slice(None), slice(None), 1, 1), 0.9)),
+        ("ConvolutionBackward0", 2, lambda g: g * 1.001),
+        ("ReluBackward0", 0, lambda g: g + 0.01),
+    ],
+)
+def test_faults_in_images_are_caught(node: str, slot: int, fault: Fault) -> None:
+    # One channel of 64 in a sum of 576 terms is beyond the sample's budget: there the whole is looked at.
+    costly = node == "ConvolutionBackward0" and slot == 0
+    verdicts, _ = run(_images(), node, slot, fault, "full" if costly else "sample")
+    assert verdicts[node].status == "mismatch"
+
+
+def test_nothing_is_flagged_without_a_fault() -> None:
+    for loss in (_network(), _images()):
+        verdicts, summary = run(loss)
+        assert set(summary.statuses) == {"match"}
+        assert summary.checked == summary.nodes
+        assert all(one.ratio is not None and one.ratio <= 1 for one in verdicts.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dtypes(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 16, requires_grad=True)
+    model = nn.Sequential(nn.Linear(16, 8), nn.LayerNorm(8), nn.GELU()).to(dtype)
+    _, summary = run(model(x.to(dtype)).square().sum())
+    assert summary.checked == summary.nodes
+    assert set(summary.statuses) <= {"match", "loose", "low-precision accumulation"}
+
+
+def test_half_accumulation_is_recognised() -> None:
+    """In bfloat16 LayerNorm adds 4096 ones to 512 or 256: not wrong by formula, and not a match."""
+    layer = nn.LayerNorm(8).bfloat16()
+    x = torch.randn(4096, 8, dtype=torch.bfloat16)
+    verdicts, _ = run(layer(x).sum())
+    assert verdicts["NativeLayerNormBackward0"].status in ("low-precision accumulation", "match")
+    if layer.bias.grad is not None and float(layer.bias.grad[0]) != 4096.0:
+        assert verdicts["NativeLayerNormBackward0"].status == "low-precision accumulation"
+
+
+def test_a_lost_contribution_is_a_mismatch_at_the_junction() -> None:
+    x = torch.randn(3, requires_grad=True)
+    y = x.sin()
+    verdicts, _ = run((y * y).sum() + y.exp().sum(), "ExpBackward0", 0, lambda g: g * 2)
+    assert verdicts["ExpBackward0"].status == "mismatch"
+    assert verdicts["SinBackward0"].status == "mismatch"
+    assert "junction" in verdicts["SinBackward0"].reason
+
+
+def test_a_tensor_hook_is_named_and_no_mismatch() -> None:
+    x = torch.randn(3, requires_grad=True)
+    y = x.exp()
+    y.register_hook(lambda g: g * 1.01)
+    loss = (y * 3).sum()
+    found = trace([loss])
+    for known, status in ((True, "match"), (False, "mismatch")):
+        checker = Checker(found, hooked=lambda index, known=known: known)
+        with capture(found.live, checker.observe):
+            loss.backward(retain_graph=True)
+        verdicts, _ = checker.finish()
+        verdict = next(v for v in verdicts if found.graph.nodes[v.node].name == "ExpBackward0")
+        assert verdict.status == status
+        assert ("hook" in verdict.reason) == known
+
+
+def test_a_node_without_a_rule_is_unchecked_and_counted() -> None:
+    x = torch.rand(3, requires_grad=True)
+    verdicts, summary = run(torch.lgamma(x).digamma().sum())
+    unchecked = [v for v in verdicts.values() if v.status == "unchecked"]
+    assert summary.checked == summary.nodes - len(unchecked)
+    assert all("no rule" in v.reason for v in unchecked if v.reason.startswith("no rule"))
+
+
+def test_what_did_not_run_is_said() -> None:
+    x, w = torch.randn(3, requires_grad=True), torch.randn(3, requires_grad=True)
+    loss = (x * w.exp()).sum()
+    found = trace([loss])
+    checker = Checker(found)
+    with capture(found.live, checker.observe):
+        torch.autograd.grad(loss, x)
+    verdicts, summary = checker.finish()
+    by_name = {found.graph.nodes[v.node].name: v for v in verdicts}
+    assert by_name["ExpBackward0"].reason == "did not run"
+    assert summary.statuses["unchecked"] >= 2
+
+
+def test_a_stale_saved_tensor_is_unchecked_or_unseen() -> None:
+    """`.data` edits go unseen locally, by design; the end-to-end check trusts the same values."""
+    x = torch.randn(3, requires_grad=True)
+    y = x.exp()
+    loss = (y * 2).sum()
+    y.data.mul_(2)
+    verdicts, _ = run(loss)
+    assert verdicts["ExpBackward0"].status == "match"
+
+
+def test_the_users_gradients_and_random_state_are_untouched() -> None:
+    torch.manual_seed(3)
+    plain = nn.Linear(4, 3)
+    watched = nn.Linear(4, 3)
+    watched.load_state_dict(plain.state_dict())
+    x = torch.randn(5, 4)
+    plain(x).square().sum().backward()
+    before = torch.get_rng_state()
+    run(watched(x).square().sum(), mode="full")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert plain.weight.grad is not None
+    assert watched.weight.grad is not None
+    assert torch.equal(plain.weight.grad, watched.weight.grad)
