@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 
@@ -91,7 +91,7 @@ def fan_out() -> Built:
 def mlp() -> Built:
     """Two layers and cross entropy."""
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
-    return Built((F.cross_entropy(model(torch.randn(6, 8)), torch.randint(4, (6,))),), (model,))
+    return Built((functional.cross_entropy(model(torch.randn(6, 8)), torch.randint(4, (6,))),), (model,))
 
 
 @problem
@@ -100,7 +100,9 @@ def cnn() -> Built:
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)
     )
-    return Built((F.cross_entropy(model(torch.randn(5, 1, 8, 8)), torch.randint(3, (5,))),), (model,))
+    return Built(
+        (functional.cross_entropy(model(torch.randn(5, 1, 8, 8)), torch.randint(3, (5,))),), (model,)
+    )
 
 
 @problem
@@ -122,7 +124,7 @@ def transformer() -> Built:
 def attention() -> Built:
     """Scaled dot-product attention on its own."""
     q, k, v = leaf(2, 2, 5, 4), leaf(2, 2, 5, 4), leaf(2, 2, 5, 4)
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     return Built((out.sum(),), leaves={"q": q, "k": k, "v": v})
 
 
@@ -154,7 +156,7 @@ def tied_weights() -> Built:
     head.weight = embed.weight
     model = nn.ModuleDict({"embed": embed, "head": head})
     tokens = torch.randint(7, (3, 5))
-    return Built((F.cross_entropy(head(embed(tokens)).flatten(0, 1), tokens.flatten()),), (model,))
+    return Built((functional.cross_entropy(head(embed(tokens)).flatten(0, 1), tokens.flatten()),), (model,))
 
 
 @problem

@@ -22,9 +22,12 @@ DEPTH = 200_000
 """
 
 ENDINGS = {
-    "the loss goes after the trace": "y = build(DEPTH); t = trace([y], saved=False); del t; del y; print(release.parked())",
+    "the loss goes after the trace": (
+        "y = build(DEPTH); t = trace([y], saved=False); del t; del y; print(release.parked())"
+    ),
     "the trace goes after the loss": (
-        "y = build(DEPTH); t = trace([y], saved=False); del y; del t; release.sweep(); print(release.parked())"
+        "y = build(DEPTH); t = trace([y], saved=False); del y; del t; release.sweep()\n"
+        "print(release.parked())"
     ),
     "the user keeps the middle for a while": """
 y = build(DEPTH // 2); middle = y
