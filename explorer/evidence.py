@@ -1,12 +1,15 @@
 """Facts about the run that the diagnoses need beside the report: plain data, no torch.
 
-The live stages gather them while the script runs; a diagnosis only reads them.
+The live stages gather them while the script runs (`explorer.gather`); a diagnosis only reads them.
+`Looked` belongs to one explored backward, `Evidence` joins it with what is known of the whole run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from explorer.graph import Source
 
 Ran = Literal["with gradients", "without gradients", "never", "unknown"]
 
@@ -17,7 +20,8 @@ class ParameterFact:
 
     `reached`: some backward call had it among its leaves. `optimized`: an optimizer holds it.
     `module` is the dotted path of its module, and `ran` how that module's forward ran; `siblings_ran`
-    says whether another module of the same root ran with gradients enabled.
+    says whether another module of the same root ran with gradients enabled. `identity` tells
+    parameters apart within one run.
     """
 
     name: str
@@ -27,6 +31,105 @@ class ParameterFact:
     module: str = ""
     ran: Ran = "unknown"
     siblings_ran: bool = False
+    identity: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A place that feeds the loss of this report with a value cut off from the graph.
+
+    `how`: "detach", "item", ..., "no_grad"; `upstream` are the identities of the leaves behind it,
+    `names` theirs; `node` uses the value (None: the loss itself is cut).
+    """
+
+    where: Source
+    how: str
+    upstream: tuple[int, ...]
+    names: tuple[str, ...] = ()
+    node: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Saved value `saved` of `node` was overwritten: version `expected` was saved, it is at `version`.
+
+    `variable` holds it (""; not known), `culprit` is the line that changed it, `step` whether that was
+    an optimizer's step.
+    """
+
+    node: int
+    saved: str
+    version: int
+    expected: int
+    variable: str = ""
+    culprit: Source | None = None
+    step: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """`affected` of `units` units behind activation `node` were stuck in all `rows` rows."""
+
+    node: int
+    function: str
+    affected: int
+    units: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """The loss at `node` met shapes that expanded each other to `shape`."""
+
+    node: int
+    prediction: tuple[int, ...]
+    target: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """A step used a gradient that an earlier step had used: one element, `before` and in `total`."""
+
+    where: Source | None
+    name: str
+    before: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The loss at `where` grew (`counts` of nodes), or `variable` keeps the graphs of `kept` calls."""
+
+    where: Source
+    counts: tuple[int, ...]
+    variable: str = ""
+    kept: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WrongFunction:
+    """`name`'s backward differs from its forward's derivative for input `argument`; see hooks.functions."""
+
+    name: str
+    where: Source | None
+    argument: int
+    element: int
+    backward: float
+    derivative: float
+    factor: float | None
+    missing: bool
+    compared: int
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was seen right before one explored backward."""
+
+    cuts: tuple[Cut, ...] = ()
+    damage: tuple[Damage, ...] = ()
+    units: tuple[Units, ...] = ()
+    broadcasts: tuple[Broadcast, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +138,17 @@ class Evidence:
 
     `calls` counts the user's own backward calls; `own_backward` is True where the explorer itself ran
     the backward of the report; `last` is True for the last report of a run, which carries what is said
-    once for the whole run.
+    once for the whole run. `complete`: the run went to its end, so what was not seen did not happen.
     """
 
     calls: int = 0
     own_backward: bool = False
     last: bool = True
     scripted: bool = False
+    complete: bool = True
     parameters: tuple[ParameterFact, ...] = ()
+    looked: Looked = Looked()
+    reused: Reused | None = None
+    growth: Growth | None = None
+    functions: tuple[WrongFunction, ...] = ()
+    reads: tuple[tuple[Source, str], ...] = ()

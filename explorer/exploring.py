@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from explorer.check import Checker, Mode
+from explorer.evidence import Looked
 from explorer.graph import Source
 from explorer.known import ValueOf, forward_values
 from explorer.names import Names
 from explorer.record import Recorder
 from explorer.report import CheckSummary, GradientRecord, NodeGradients, Report, Verdict
 from explorer.values import Forward
-from explorer.walk import Context, Trace, trace
+from explorer.trace import Context, Trace, trace
 from hooks.nodes import Capture, Event, capture, is_leaf
 
 
@@ -58,6 +59,7 @@ class Exploring:
     ) -> None:
         self.stages = Stages()
         self.trace: Trace | None = None
+        self.looked = Looked()
         self.error: BaseException | None = None
         self.inputs: tuple[Any, ...] = ()
         self.leaves: dict[torch.Tensor, int] = {}

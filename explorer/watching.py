@@ -14,8 +14,9 @@ import torch
 from explorer import diagnose
 from explorer.check import Mode
 from explorer.errors import ExplorerError
-from explorer.evidence import Evidence
+from explorer.evidence import Looked
 from explorer.exploring import Exploring
+from explorer.gather import Gatherer, failed_node
 from explorer.names import Names, collect
 from explorer.places import source_of
 from explorer.report import Report, Session
@@ -60,12 +61,15 @@ class Watch:
         self._stop = stop
         self._script = script
         self._explored: list[Report] = []
+        self._looked: list[Looked] = []
+        self._gatherer = Gatherer()
         self._handles = Handles()
 
     def __enter__(self) -> Watch:
         try:
             self._handles.enter(watch_backward(self._around))
             self.context = self._handles.enter(observe_forward(self._modules))
+            self._handles.enter(self._gatherer)
         except BaseException:
             self._handles.close()
             raise
@@ -95,10 +99,17 @@ class Watch:
     def session(self, scripted: bool) -> Session:
         """All that was seen, diagnosed; `scripted`: as the whole run of a script."""
         last = len(self._explored) - 1
+        # A script that died or was stopped may have done the rest later.
+        run = self._gatherer.of_run(self.context, not self._stop and (scripted or not self._script))
         reports = []
         for index, report in enumerate(self._explored):
-            evidence = Evidence(
-                calls=self.calls, own_backward=report.call == 0, last=index == last, scripted=scripted
+            evidence = replace(
+                run,
+                calls=self.calls,
+                own_backward=report.call == 0,
+                last=index == last,
+                scripted=scripted,
+                looked=self._looked[index],
             )
             findings, problems = diagnose.diagnose(report, evidence)
             reports.append(
@@ -139,15 +150,16 @@ class Watch:
             return
         self.calls += 1
         number = self.calls
-        if self._call is not None and number != self._call:
-            yield
-            return
-        exploring = self._begin(call)
-        try:
-            with exploring:
+        with self._gatherer.around(call):
+            if self._call is not None and number != self._call:
                 yield
-        finally:
-            self._end(exploring, call, number)
+                return
+            exploring = self._begin(call)
+            try:
+                with exploring:
+                    yield
+            finally:
+                self._end(exploring, call, number)
         if self._stop:
             raise StopScript
 
@@ -163,7 +175,7 @@ class Watch:
         self, roots: Sequence[Any], names: Names, inputs: Sequence[Any] = (), own: bool = False
     ) -> Exploring:
         context = self.context
-        return Exploring(
+        exploring = Exploring(
             roots,
             names,
             self.check,
@@ -172,6 +184,8 @@ class Watch:
             inputs=inputs,
             own=own,
         )
+        exploring.looked = self._gatherer.look(exploring.trace, names, roots, context)
+        return exploring
 
     def _end(self, exploring: Exploring, call: BackwardCall, number: int) -> None:
         try:
@@ -185,7 +199,8 @@ class Watch:
         if report is None:
             self.problems += exploring.stages.problems
         else:
-            self._explored.append(report)
+            self._looked.append(exploring.looked)
+            self._explored.append(replace(report, failed=failed_node(report)))
 
 
 def explore(*tensors: Any, check: Mode = "sample") -> Report:

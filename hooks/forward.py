@@ -100,6 +100,11 @@ class Observation:
         """The outermost module with number `root`, None once it is gone."""
         return self._shared.modules.roots[root][0]()
 
+    def root_modules(self) -> list[nn.Module]:
+        """The outermost modules that ran or were given, and still live."""
+        found = [ref() for ref, _ in list(self._shared.modules.roots)]
+        return [module for module in found if module is not None]
+
     def context_of(self, node: Any) -> NodeContext | None:
         """Where the live node `node` was made; None for one made while nobody observed."""
         record = self._shared.record_of(node)

@@ -1,0 +1,328 @@
+"""Turns what the live collector saw into the plain `Evidence` of the diagnoses.
+
+`Gatherer` is the one object the pipeline holds; see its methods for when each is called.
+"""
+
+from __future__ import annotations
+
+import ast
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from inspect import getsourcefile
+from linecache import getline
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from explorer.evidence import (
+    Broadcast,
+    Cut,
+    Damage,
+    Evidence,
+    Growth,
+    Looked,
+    ParameterFact,
+    Ran,
+    Reused,
+    Units,
+    WrongFunction,
+)
+from explorer.graph import Source
+from explorer.names import Names
+from explorer.places import line_of
+from explorer.report import Report
+from explorer.trace import Trace
+from hooks import functions
+from hooks.backward import BackwardCall
+from hooks.damage import find_damage
+from hooks.evidence import Collector
+from hooks.forward import Observation
+from hooks.nodes import is_leaf
+from hooks.places import Place
+from hooks.units import count_units, find_broadcasts
+
+ContextOf = Callable[[Any], Any]
+LISTED = 4
+
+
+@dataclass
+class Known:
+    """Weakly, what the run showed of modules and parameters: filled by `look` and `remember`."""
+
+    names: dict[int, tuple[weakref.ref[torch.Tensor], str, str]] = field(default_factory=dict)
+    roots: dict[int, tuple[weakref.ref[nn.Module], str]] = field(default_factory=dict)
+    optimized: dict[int, weakref.ref[torch.Tensor]] = field(default_factory=dict)
+
+    def parameters(self) -> list[torch.Tensor]:
+        """Every parameter known of that still lives."""
+        return [tensor for ref, _, _ in self.names.values() if (tensor := ref()) is not None]
+
+    def name_of(self, tensor: torch.Tensor) -> str:
+        """Its best name, "a parameter" without one."""
+        known = self.names.get(id(tensor))
+        return known[1] if known is not None and known[0]() is tensor else "a parameter"
+
+
+class Gatherer:
+    """The one object a watch holds: enters the collector, and turns what it saw into plain data.
+
+    `around(call)` goes around every backward call of the user's; `look` right before an explored one;
+    `of_run` gives what is known of the whole run, at any time.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self._collector = Collector()
+        self._known = Known()
+        self._closed = False
+        self._functions: tuple[WrongFunction, ...] = ()
+
+    def __enter__(self) -> Gatherer:
+        self._collector.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._collector.__exit__(kind, error, tb)
+        self._functions = wrong_functions(self._collector.functions.compare())
+        self._closed = True
+
+    @contextmanager
+    def around(self, call: BackwardCall) -> Iterator[None]:
+        """Before and after one backward call, explored or not."""
+        self._collector.before(call)
+        try:
+            yield
+        finally:
+            self._collector.look_at(self._known.parameters())
+            self._collector.after(call)
+
+    def look(
+        self, trace: Trace | None, names: Names, roots: Sequence[Any], context: Observation | None
+    ) -> Looked:
+        """Look at a live graph right before its backward; a failure is told in `problems`."""
+        try:
+            self._remember(names, context)
+            return self._look(trace, names, roots, context) if trace is not None else Looked()
+        except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+            self.problems.append(f"looking for evidence failed: {type(error).__name__}: {error}")
+            return Looked()
+
+    def cut_roots(self, roots: Sequence[Any]) -> list[str]:
+        """One sentence for each root that requires no gradient because of a cut we saw."""
+        found = self._collector.cuts.feeding((), roots)
+        return [
+            f"the loss requires no gradient: it was cut at {where.file}:{where.line} `{where.code}`"
+            for cut, _ in found
+            if (where := _line(cut.place)) is not None
+        ]
+
+    def of_run(self, context: Observation | None, complete: bool) -> Evidence:
+        """What the whole run showed; what belongs to one report is left to the caller."""
+        self._remember(Names(), context)
+        evidence = of_run(self._collector, self._known, context.runs_of if context else None)
+        return replace(evidence, complete=complete and self._closed, functions=self._functions)
+
+    def _remember(self, names: Names, context: Observation | None) -> None:
+        remember(self._known, names)
+        if context is not None:
+            remember_modules(self._known, context.root_modules())
+
+    def _look(self, trace: Trace, names: Names, roots: Sequence[Any], context: Observation | None) -> Looked:
+        live = trace.live
+        context_of = context.context_of if context is not None else None
+        self._collector.saw(node.variable for node in live if is_leaf(node))
+        problems = [(n.id, s.name, s.problem) for n in trace.graph.nodes for s in n.saved if s.problem]
+        tensors = [held for held in names.held if isinstance(held, torch.Tensor)]
+        damage = find_damage(live, problems, tensors, self._collector.steps) if problems else []
+        return Looked(
+            cuts=tuple(_cuts(self._collector, self._known, trace, roots)),
+            damage=tuple(_damage(one, self._known, names, context_of) for one in damage),
+            units=tuple(Units(u.node, u.function, u.affected, u.units, u.rows) for u in count_units(live)),
+            broadcasts=tuple(
+                Broadcast(b.node, b.prediction, b.target, b.shape) for b in find_broadcasts(live)
+            ),
+        )
+
+
+def failed_node(report: Report) -> int | None:
+    """The node a failed backward was in: of those that were ready and did not run, the youngest.
+
+    That is the order torch's engine keeps on one thread. None where nothing failed.
+    """
+    if not report.error:
+        return None
+    graph = report.graph
+    ran = [gradients is not None for gradients in report.gradients]
+    ready = [
+        node
+        for node in graph.nodes
+        if not ran[node.id] and all(ran[graph.edges[edge].source] for edge in graph.incoming[node.id])
+    ]
+    inner = [node for node in ready if node.kind != "leaf"]
+    chosen = max(inner or ready, key=lambda node: node.sequence_nr or 0, default=None)
+    return None if chosen is None else chosen.id
+
+
+def remember(known: Known, names: Names) -> None:
+    """Add the parameters that the caller's modules and optimizers own."""
+    for held in names.held:
+        if isinstance(held, torch.optim.Optimizer):
+            for group in held.param_groups:
+                for parameter in group["params"]:
+                    known.optimized[id(parameter)] = weakref.ref(parameter)
+        elif isinstance(held, torch.Tensor) and names.is_parameter(held) and held.is_leaf:
+            spelled = names.of_leaf(held)
+            if spelled:
+                known.names.setdefault(id(held), (weakref.ref(held), spelled[0], ""))
+
+
+def remember_modules(known: Known, roots: Iterable[nn.Module]) -> None:
+    """Add the parameters of root modules that ran, under their own paths."""
+    for root in roots:
+        if id(root) in known.roots:
+            continue
+        known.roots[id(root)] = (weakref.ref(root), type(root).__name__)
+        for path, module in root.named_modules():
+            for key, parameter in module.named_parameters(recurse=False):
+                name = f"{path}.{key}" if path else key
+                earlier = known.names.get(id(parameter))
+                spelled = earlier[1] if earlier is not None and earlier[0]() is parameter else name
+                known.names[id(parameter)] = (weakref.ref(parameter), spelled, path)
+
+
+def of_run(collector: Collector, known: Known, runs_of: Callable[[nn.Module], Any] | None) -> Evidence:
+    """What the whole run showed; `calls` and what belongs to one report are left to the caller."""
+    for parameter in collector.steps.held():
+        known.optimized[id(parameter)] = weakref.ref(parameter)
+    reused = collector.steps.reused
+    growth = collector.history.growth
+    tensor = reused.parameter() if reused is not None else None
+    return Evidence(
+        parameters=tuple(_facts(collector, known, runs_of)),
+        reused=None
+        if reused is None
+        else Reused(
+            _line(reused.place),
+            known.name_of(tensor) if tensor is not None else "",
+            reused.before,
+            reused.total,
+        ),
+        growth=None
+        if growth is None
+        else Growth(line_of(growth.file, growth.line), growth.counts, growth.variable, growth.kept),
+        reads=tuple(_read(file, line) for file, line in collector.reads.places),
+    )
+
+
+def wrong_functions(found: Iterable[functions.WrongFunction]) -> tuple[WrongFunction, ...]:
+    """Plain data of what comparing with finite differences found."""
+    return tuple(
+        WrongFunction(
+            one.kind.__name__,
+            _definition(one.kind),
+            one.argument,
+            one.element,
+            one.backward,
+            one.derivative,
+            one.factor,
+            one.missing,
+            one.compared,
+        )
+        for one in found
+    )
+
+
+def _line(place: Place | None) -> Source | None:
+    return None if place is None else line_of(place.code.co_filename, place.line, place.code.co_name)
+
+
+def _cuts(collector: Collector, known: Known, trace: Trace, roots: Sequence[Any]) -> Iterable[Cut]:
+    for cut, node in collector.cuts.feeding(trace.live, roots):
+        leaves = [leaf for ref in cut.leaves if (leaf := ref()) is not None]
+        where = _line(cut.place)
+        if leaves and where is not None:
+            names = tuple(known.name_of(leaf) for leaf in leaves)
+            yield Cut(where, cut.how, tuple(map(id, leaves)), names, node)
+
+
+def _damage(found: Any, known: Known, names: Names, context: ContextOf | None) -> Damage:
+    variable = ""
+    if found.tensor is not None:
+        spelled = names.tensors.get(id(found.tensor), ())
+        variable = spelled[0] if spelled else known.name_of(found.tensor)
+    culprit = _line(found.step)
+    if found.culprit is not None and context is not None:
+        where = context(found.culprit)
+        if where is not None and where.file:
+            culprit = line_of(where.file, where.line, where.function)
+    step = found.step is not None
+    return Damage(found.node, found.saved, found.version, found.expected, variable, culprit, step)
+
+
+def _facts(
+    collector: Collector, known: Known, runs_of: Callable[[nn.Module], Any] | None
+) -> Iterable[ParameterFact]:
+    ran, siblings = _runs(known, runs_of)
+    for ref, name, path in list(known.names.values()):
+        parameter = ref()
+        if parameter is None or not parameter.requires_grad:
+            continue
+        held = known.optimized.get(id(parameter))
+        yield ParameterFact(
+            name=name,
+            shape=tuple(parameter.shape),
+            reached=collector.reached(parameter),
+            optimized=held is not None and held() is parameter,
+            module=path,
+            ran=ran.get(id(parameter), "unknown"),
+            siblings_ran=siblings.get(id(parameter), False),
+            identity=id(parameter),
+        )
+
+
+def _runs(
+    known: Known, runs_of: Callable[[nn.Module], Any] | None
+) -> tuple[Mapping[int, Ran], Mapping[int, bool]]:
+    """Per parameter: how its module ran, and whether anything of its tree ran with gradients."""
+    ran: dict[int, Ran] = {}
+    siblings: dict[int, bool] = {}
+    for ref, _ in known.roots.values() if runs_of is not None else ():
+        root = ref()
+        if root is None or runs_of is None:
+            continue
+        some = any(runs_of(module).grad for module in root.modules())
+        for module in root.modules():
+            runs = runs_of(module)
+            how: Ran = "with gradients" if runs.grad else "without gradients" if runs.no_grad else "never"
+            for parameter in module.parameters(recurse=False):
+                if ran.get(id(parameter)) != "with gradients":
+                    ran[id(parameter)] = how
+                siblings[id(parameter)] = siblings.get(id(parameter), False) or some
+    return ran, siblings
+
+
+def _read(file: str, line: int) -> tuple[Source, str]:
+    """The line that read a ``.grad``, and what it read it of, where the source tells."""
+    where = line_of(file, line)
+    try:
+        tree = ast.parse(getline(file, line).strip().rstrip(":"))
+    except (SyntaxError, ValueError):
+        return where, ""
+    owners = [n.value for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "grad"]
+    return where, ast.unparse(owners[0]) if len(owners) == 1 else ""
+
+
+def _definition(kind: Any) -> Source | None:
+    """The ``def backward`` line of a Function."""
+    code = kind.backward.__code__
+    file = getsourcefile(kind.backward) or code.co_filename
+    for line in range(code.co_firstlineno, code.co_firstlineno + LISTED):
+        if getline(file, line).lstrip().startswith("def "):
+            return line_of(file, line, "backward")
+    return line_of(file, code.co_firstlineno, "backward")

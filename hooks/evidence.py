@@ -1,0 +1,107 @@
+"""The collector of what the diagnoses need beside the graph: one object around the whole run.
+
+Used as::
+
+    with Collector() as collector:          # around the user's script or with-block
+        ...
+        collector.before(call)              # before each of the user's backward calls, explored or not
+        collector.saw(leaves)               # the leaves of a graph that was walked
+        collector.after(call)               # after it, whatever happened
+    ...
+    explorer.gather.look(collector, trace, names, ...)     # before an explored backward: per report
+    explorer.gather.of_run(collector, ...)                 # when the run is over: for the whole run
+
+Everything attached is detached when the block ends. Nothing here keeps a tensor or a graph alive, but
+the copies of small arguments that `hooks.functions` compares at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+import torch
+
+from hooks.backward import BackwardCall
+from hooks.cuts import Cuts
+from hooks.functions import Functions
+from hooks.handles import Handles
+from hooks.history import History
+from hooks.steps import Steps
+from hooks.warned import NonLeafReads
+
+
+class Collector:
+    """See the module. `problems` says which part stopped, and why; the user's code never notices."""
+
+    def __init__(self) -> None:
+        self.steps = Steps()
+        self.cuts = Cuts()
+        self.history = History()
+        self.functions = Functions()
+        self.reads = NonLeafReads()
+        self.problems: list[str] = []
+        self.complete = False
+        self._reached: dict[int, weakref.ref[torch.Tensor]] = {}
+        self._handles = Handles()
+
+    def __enter__(self) -> Collector:
+        try:
+            for part in (self.steps, self.cuts, self.functions, self.reads):
+                part.attach(self._handles)
+        except BaseException:
+            self._handles.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.complete = kind is None
+        self._handles.close()
+
+    def before(self, call: BackwardCall) -> None:
+        """Look at gradients and the graph's size right before a backward call."""
+        with self._guard("following gradients"):
+            self.steps.before_backward()
+        with self._guard("following the graph's size"):
+            self.history.before(call)
+
+    def saw(self, leaves: Iterable[torch.Tensor]) -> None:
+        """Note leaves that a backward call reaches."""
+        for leaf in leaves:
+            self._reached[id(leaf)] = weakref.ref(leaf)
+
+    def after(self, call: BackwardCall) -> None:
+        """Note what a backward call reached and accumulated."""
+        with self._guard("following gradients"):
+            self.steps.after_backward()
+        with self._guard("following the graph's size"):
+            self.history.after(call)
+        with self._guard("noting which parameters were reached"):
+            results = call.result or ()
+            self.saw(
+                tensor
+                for tensor, result in zip(call.inputs, results, strict=False)
+                if isinstance(tensor, torch.Tensor) and result is not None
+            )
+
+    def look_at(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Note those of `parameters` that have a gradient now: some backward reached them."""
+        for parameter in parameters:
+            if id(parameter) not in self._reached and parameter.grad is not None:
+                self._reached[id(parameter)] = weakref.ref(parameter)
+
+    def reached(self, parameter: torch.Tensor) -> bool:
+        """Whether some backward call reached `parameter`."""
+        known = self._reached.get(id(parameter))
+        return (known is not None and known() is parameter) or parameter.grad is not None
+
+    @contextlib.contextmanager
+    def _guard(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+            self.problems.append(f"{what} failed: {type(error).__name__}: {error}")
