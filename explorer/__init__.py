@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     )
     from explorer.graph import Edge, Graph, Node, Saved, Source, TensorSpec
     from explorer.report import Finding, GradientRecord, Report, Session, Verdict
-    from explorer.walk import walk
+    from explorer.trace import walk
     from explorer.watching import Watch, explore, watch
 
 _HOMES = {
     "explore": "watching",
     "watch": "watching",
     "Watch": "watching",
-    "walk": "walk",
+    "walk": "trace",
     "Report": "report",
     "Session": "report",
     "GradientRecord": "report",

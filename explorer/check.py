@@ -34,7 +34,7 @@ from explorer.engine.sampling import Points, plan, wrong_share
 from explorer.errors import RuleError
 from explorer.graph import TensorSpec
 from explorer.report import SMALL, CheckSummary, Status, Verdict
-from explorer.walk import Trace
+from explorer.trace import Trace
 from hooks.nodes import Event
 from hooks.saved import SavedValue, read
 
@@ -74,7 +74,7 @@ class Checker:
     """Checks each node as its event comes; `finish` gives the verdicts.
 
     Args:
-        trace: the graph and its live nodes, as `explorer.walk.trace` gives them.
+        trace: the graph and its live nodes, as `explorer.trace.trace` gives them.
         mode: "sample", or "full": everything that can be compared in reasonable time.
         hooked: whether a user's own hook may have changed what node i received.
 

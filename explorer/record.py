@@ -15,7 +15,7 @@ import torch
 
 from explorer.measure import Pending, measure
 from explorer.report import GradientRecord, NodeGradients
-from explorer.walk import Trace
+from explorer.trace import Trace
 from hooks.nodes import Event, Gradients
 
 Slot = tuple[int, int]

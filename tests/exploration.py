@@ -8,7 +8,7 @@ import torch
 
 from explorer.record import Recorder
 from explorer.report import GradientRecord, NodeGradients
-from explorer.walk import Trace, trace
+from explorer.trace import Trace, trace
 from hooks.nodes import capture
 from tests.problems import Built
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from explorer.names import collect
-from explorer.walk import trace
+from explorer.trace import trace
 
 
 def leaf_names(root: torch.Tensor, frame: Any = None, **options: Any) -> dict[tuple[str, ...], str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from explorer.record import Recorder
-from explorer.walk import trace
+from explorer.trace import trace
 from hooks.nodes import capture
 from tests.exploration import same_bits
 

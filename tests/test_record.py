@@ -9,7 +9,7 @@ import torch
 from explorer.measure import Pending, measure
 from explorer.record import Recorder
 from explorer.report import SMALL, GradientRecord
-from explorer.walk import trace
+from explorer.trace import trace
 from hooks.nodes import capture
 from tests.exploration import explored, same_bits
 from tests.problems import PROBLEMS, Built

@@ -1,13 +1,31 @@
 """Diagnoses: one module per finding, each with its rule stated. Errors come first.
 
-`diagnose(report, evidence)` runs them all; `CODES` lists what is looked for.
+`diagnose(report, evidence)` runs them all, in the order of the imports' registration; `CODES` lists what
+is looked for.
 """
 
 from __future__ import annotations
 
-from explorer.diagnose import backward_never_called, non_finite_gradient, unreached_parameter
-from explorer.diagnose.registry import DIAGNOSES, diagnose
+# The order of these imports is the order in which findings of one severity are listed: what ended the
+# backward, what entered the graph wrongly, then what gradients show.
+from explorer.diagnose import inplace_damage as inplace_damage  # isort: skip
+from explorer.diagnose import graph_freed as graph_freed  # isort: skip
+from explorer.diagnose import wrong_custom_backward as wrong_custom_backward  # isort: skip
+from explorer.diagnose import non_finite_gradient as non_finite_gradient  # isort: skip
+from explorer.diagnose import broadcast_loss as broadcast_loss  # isort: skip
+from explorer.diagnose import cut_graph as cut_graph  # isort: skip
+from explorer.diagnose import gradient_killed as gradient_killed  # isort: skip
+from explorer.diagnose import stale_accumulation as stale_accumulation  # isort: skip
+from explorer.diagnose import unreached_parameter as unreached_parameter  # isort: skip
+from explorer.diagnose import backward_never_called as backward_never_called  # isort: skip
+from explorer.diagnose import half_underflow as half_underflow  # isort: skip
+from explorer.diagnose import growing_graph as growing_graph  # isort: skip
+from explorer.diagnose import stuck_units as stuck_units  # isort: skip
+from explorer.diagnose import gradient_flow as gradient_flow  # isort: skip
+from explorer.diagnose import non_leaf_grad as non_leaf_grad  # isort: skip
+from explorer.diagnose import fan_in_cancellation as fan_in_cancellation  # isort: skip
+from explorer.diagnose.registry import DIAGNOSES, diagnose  # isort: skip
 
 CODES = tuple(DIAGNOSES)
 
-__all__ = ["CODES", "backward_never_called", "diagnose", "non_finite_gradient", "unreached_parameter"]
+__all__ = ["CODES", "DIAGNOSES", "diagnose"]

@@ -17,9 +17,10 @@ def unreached_parameter(report: Report, evidence: Evidence) -> Iterator[Finding]
     Error where an optimizer holds the parameter; warning where its module ran with gradients enabled or
     never ran while its siblings did; info where it ran under no_grad alone (a target network).
     """
-    if not evidence.last or not evidence.calls:
+    if not evidence.last or not evidence.calls or not evidence.complete:
         return
-    unreached = [fact for fact in evidence.parameters if not fact.reached]
+    explained = {one for cut in evidence.looked.cuts for one in cut.upstream if one}
+    unreached = [fact for fact in evidence.parameters if not fact.reached and fact.identity not in explained]
     for module, group in groupby(unreached, key=lambda fact: fact.module):
         facts = list(group)
         severity = _severity(facts)

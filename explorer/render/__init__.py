@@ -16,13 +16,13 @@ from explorer.report import Report, Session
 __all__ = ["SUFFIXES", "check_suffix", "save"]
 
 Draw = Callable[[Report, "int | None"], bytes]
-Write = Callable[[Session], bytes]
+Write = Callable[[Session, "int | None"], bytes]
 
 
-def _page(session: Session) -> bytes:
+def _page(session: Session, depth: int | None) -> bytes:
     from explorer.render.html import page  # large, and needed for this suffix alone
 
-    return page(session).encode("utf-8")
+    return page(session, depth=depth).encode("utf-8")
 
 
 _ONE_EACH: Mapping[str, Draw] = {
@@ -36,8 +36,8 @@ _ONE_EACH: Mapping[str, Draw] = {
 }
 _ALL_IN_ONE: Mapping[str, Write] = {
     ".html": _page,
-    ".json": lambda session: json.dumps(session).encode("utf-8"),
-    ".txt": lambda session: text.text(session, width=100).encode("utf-8"),
+    ".json": lambda session, _: json.dumps(session).encode("utf-8"),
+    ".txt": lambda session, _: text.text(session, width=100).encode("utf-8"),
 }
 SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".html", ".json", ".txt", ".gv", ".mmd", ".graphml")
 
@@ -77,7 +77,7 @@ def save(
     )
     first = Path(path)
     if suffix in _ALL_IN_ONE:
-        contents = {first: _ALL_IN_ONE[suffix](session)}
+        contents = {first: _ALL_IN_ONE[suffix](session, depth)}
     else:
         paths = [
             first if not place else first.with_name(f"{first.stem}-{place + 1}{first.suffix}")

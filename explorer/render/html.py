@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 
+from explorer.derivatives import local_derivatives
 from explorer.render import page as parts
 from explorer.render import theme, words
 from explorer.render.page.data import Locals, document
@@ -34,9 +35,8 @@ def page(
         session: what to show; of a session every report can be chosen in the page.
         depth: module depth that is open at first; None chooses what stays legible.
         limit: boxes that one drawing may have.
-        local: for each report its local derivatives, by (edge index, output slot), as
-            `explorer.derivatives.local_derivatives` finds them; without them the page shows what flowed,
-            not by which factor.
+        local: for each report its local derivatives, by (edge index, output slot); found by
+            `explorer.derivatives.local_derivatives` where they are not given.
 
     Raises:
         LayoutError: no layout engine, or even the coarsest drawing took too long.
@@ -45,7 +45,7 @@ def page(
     palette = Palette()
     share = BUDGET // max(len(found.reports), 1)
     drawn = [views(report, palette, depth=depth, limit=limit, budget=share) for report in found.reports]
-    known = list(local) if local else [{} for _ in found.reports]
+    known: Sequence[Locals] = local or [local_derivatives(report) for report in found.reports]
     script = parts.script()
     content = {
         "TITLE": escape(_title(found)),

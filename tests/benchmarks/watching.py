@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from explorer.record import Recorder
-from explorer.walk import _no_collection, _traverse, trace
+from explorer.trace import _no_collection, _traverse, trace
 from hooks.nodes import capture
 from hooks.release import sweep
 

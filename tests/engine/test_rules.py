@@ -9,7 +9,7 @@ from explorer.check import Checker
 from explorer.convert import leaf_of, value_of
 from explorer.engine.elementwise import Missing
 from explorer.engine.registry import Site, apply_rule, rule_for
-from explorer.walk import trace
+from explorer.trace import trace
 from hooks.nodes import Event, capture
 from hooks.saved import read
 from tests.engine.problems import inputs_of, problems

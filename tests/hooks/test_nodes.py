@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from explorer.walk import trace
+from explorer.trace import trace
 from hooks.nodes import Event, capture
 from tests.problems import PROBLEMS
 

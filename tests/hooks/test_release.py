@@ -9,7 +9,7 @@ import pytest
 
 BUILD = """
 import threading, torch
-from explorer.walk import trace
+from explorer.trace import trace
 from hooks import release
 
 def build(depth):

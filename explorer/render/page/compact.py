@@ -133,10 +133,37 @@ def _shape(element: Element, kind: str, palette: Palette, bounds: _Bounds, loose
     bounds.take(numbers)
     if kind == "path" and len(numbers) == _ROUNDED and numbers[:2] == numbers[-2:]:
         return _rounded(numbers, named)
+    points = list(zip(numbers[::2], numbers[1::2], strict=True))
     if kind == "path":
-        return f'<path {named} d="{_NUMBER.sub(lambda found: _short(float(found[0])), drawn)}"/>'
-    points = " ".join(f"{_short(x)},{_short(y)}" for x, y in zip(numbers[::2], numbers[1::2], strict=True))
-    return f'<{kind} {named} points="{points}"/>'
+        return f'<path {named} d="{_relative(points, "c")}"/>'
+    if kind == "polygon" and loose and len(points) == 4:
+        return f'<path class="h {named[7:]} d="{_relative(points[:-1], "l")}z"/>'
+    listed = " ".join(f"{_short(x)},{_short(y)}" for x, y in points)
+    return f'<{kind} {named} points="{listed}"/>'
+
+
+def _relative(points: list[tuple[float, float]], step: str) -> str:
+    """Path data from a start: curves ("c", all points relative to where each begins) or lines ("l").
+
+    Steps are taken between rounded points, so that no error grows along the path.
+    """
+    tenths = [(round(x * 10), round(y * 10)) for x, y in points]
+    (x, y), rest = tenths[0], tenths[1:]
+    said = [f"m{_short(x / 10)}", _short(y / 10), step]
+    stride = 3 if step == "c" else 1
+    for place, (next_x, next_y) in enumerate(rest):
+        said += [_short((next_x - x) / 10), _short((next_y - y) / 10)]
+        if place % stride == stride - 1:
+            x, y = next_x, next_y
+    return _joined(said)
+
+
+def _joined(said: list[str]) -> str:
+    """Numbers side by side, with a space only where two would run together."""
+    text = said[0]
+    for word in said[1:]:
+        text += word if word[0] in "-cl" or text[-1] in "cl" else f" {word}"
+    return text
 
 
 def _rounded(numbers: list[float], named: str) -> str:

@@ -127,6 +127,14 @@ function gradientWords(report, node) {
   return scientific(rmsOf(node));
 }
 
+/** One gradient, as a wire carries it, in a few words. */
+function recordWords(record) {
+  if (!record) return "";
+  if (record.broken) return record.broken[0] ? "NaN" : "Inf";
+  if (record.zero) return "0";
+  return record.values && record.values.length === 1 ? short(record.values[0]) : scientific(record.rms);
+}
+
 /** The class of the colour scale, 0 to 6. */
 function levelOf(report, rms) {
   if (report.centre === null || !(rms > 0) || !Number.isFinite(rms)) return 3;

@@ -24,7 +24,7 @@ function showOverview() {
     report.said ? make("div", {}, make("span", {class: `badge ${report.said.includes("disagree") ? "bad" : "good"}`}, report.said)) : null,
     report.error ? make("div", {class: "finding error", style: "margin-top:10px"}, make("b", {}, "backward raised"), theirs(report.error)) : null,
     section("Findings", findings.length ? findings.map((finding) => findingBox(finding, () => go(finding)))
-      : make("p", {class: "under"}, report.looked.length ? `nothing found; ${count(report.looked.length, "check")} looked` : "nothing was looked for")),
+      : make("p", {class: "under"}, report.looked.length ? `nothing: ${report.looked.length === 1 ? "one kind was" : `${report.looked.length} kinds were`} looked for` : "nothing was looked for")),
     section("Gradient flow by layer", flow(report)),
     section("Independent check", make("p", {class: "under"}, report.check)),
     section("This drawing", stage.view.folded.map((line) => make("p", {class: "under"}, line)), stage.view.note ? make("p", {class: "under"}, stage.view.note) : null,
@@ -35,18 +35,17 @@ function showOverview() {
 
 function flow(report) {
   const plot = flowPlot(report, (node) => choose(node));
-  return plot ? [plot, make("p", {class: "under", style: "font-size:12px"}, "gradient RMS, one dot a parameter, logarithmic; layers in forward order")] : null;
+  return plot ? [...plot, make("p", {class: "under", style: "font-size:12px"}, "gradient RMS, one dot a parameter, logarithmic; layers in forward order")] : null;
 }
 
 function legendRows() {
   const mark = (style) => make("span", {style: `display:inline-block;width:26px;height:15px;vertical-align:-2px;box-sizing:border-box;${style}`});
-  const entries = stage.view.circuit ? [] : [];
-  entries.push([mark("border:2px solid #0072b2;background:#dceBf7"), "parameter"], [mark("border:1.5px dashed #b87700;border-radius:5px;background:#fff6e0"), "input"],
+  const entries = [[mark("border:2px solid #0072b2;background:#dceBf7"), "parameter"], [mark("border:1.5px dashed #b87700;border-radius:5px;background:#fff6e0"), "input"],
     [mark("border:1px solid #7b8794;border-radius:5px;background:#f5f7fa"), "operation"], [mark("border:3px double #00795a;border-radius:5px;background:#ddf3ea"), "root: backward begins here"],
     [mark("border:2px solid #a3467e;background:#f8ecf3"), "custom Function"], [mark("border:2px solid #ffb000;border-radius:5px;background:#111"), "NaN or Inf"],
     [mark("border:2px dotted #7b8794;border-radius:5px;background:#fff"), "gradient exactly zero"], [mark("border:1.5px dashed #9aa5b1;border-radius:5px;background:#f1f3f5"), "no gradient, or not reached"],
     [mark("border:3px solid #c4161c;border-radius:5px;background:#f7f7f7"), "≠ the check disagrees"],
-    [mark("border-top:3px solid var(--into);height:3px;vertical-align:4px"), "wires from the chosen node's inputs"], [mark("border-top:3px solid var(--out);height:3px;vertical-align:4px"), "wires to its consumers"]);
+    [mark("border-top:3px solid var(--into);height:3px;vertical-align:4px"), "wires from the chosen node's inputs"], [mark("border-top:3px solid var(--out);height:3px;vertical-align:4px"), "wires to its consumers"]];
   return rows(entries);
 }
 

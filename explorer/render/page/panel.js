@@ -109,20 +109,22 @@ function flowOf(report, node) {
 function equation(report, edge) {
   const node = report.nodes[edge.source], target = report.nodes[edge.target], local = edge.local;
   const up = node.received.length === 1 && node.received[0] ? node.received[0].values : null;
-  const sent = edge.record ? edge.record.values && edge.record.values.length === 1 ? short(edge.record.values[0]) : scientific(edge.record.rms) : "";
+  const sent = recordWords(edge.record);
   const known = local && typeof numberOf(local.value) === "number" && up && up.length === 1;
   return make("div", {class: "equation", "data-edge": edge.index},
     make("div", {}, known ? [make("span", {class: "gradient"}, short(up[0])), " × ", make("span", {class: "value"}, short(local.value)), " = "] : null,
       make("span", {class: "gradient"}, sent || "nothing recorded"), " → ", theirs(target.sign || target.label, {style: "font-weight:600"})),
     local && local.formula ? make("code", {style: "color:var(--muted)"}, local.formula) : null,
-    local && local.note ? make("div", {class: "under", style: "font-size:12.5px"}, local.note) : null);
+    local && local.note && up && up.length === 1 ? make("div", {class: "under", style: "font-size:12.5px"}, local.note) : null);
 }
 
 function forwardOf(node) {
   const outputs = node.outputs.map((spec, slot) => {
     const values = node.forward[slot];
     const said = spec ? `${sizes(spec.shape)}  ${spec.dtype}${spec.device === "cpu" ? "" : `  ${spec.device}`}` : "unknown";
-    return [node.outputs.length > 1 ? `output ${slot}` : "output", [said, values ? make("div", {class: "values value"}, values.slice(0, 64).map((value) => make("span", {}, exact(value)))) : null]];
+    const shown = values ? make("div", {class: "values value"}, values.map((value) => make("span", {}, exact(value)))) : null;
+    const folded = shown && values.length > 16 ? make("details", {}, make("summary", {class: "under"}, count(values.length, "value")), shown) : shown;
+    return [node.outputs.length > 1 ? `output ${slot}` : "output", [said, folded]];
   });
   return section("Forward", rows([["operation", node.operation ? make("code", {}, node.operation) : ""],
     ...outputs.map(([name, value]) => [name, make("div", {}, value)])]));
@@ -189,6 +191,6 @@ function showShape(place_) {
       ["check", [...statuses].map(([status, amount]) => `${count(amount)} ${status}`).join(", ")],
       ["not reached", String(nodes.filter((node) => report.ran && !node.ran).length || "")]])),
     bad.length ? section("Disagree with the check", make("ul", {}, bad.slice(0, 20).map((node) => jump(node, "", brief(report, node))))) : null,
-    section("Nodes", make("ul", {}, shown.map((node) => jump(node, "", brief(report, node)))),
+    section("Nodes", make("ul", {}, shown.map((node) => jump(node, "", [node.module, brief(report, node)].filter(Boolean).join(" · ")))),
       nodes.length > 200 ? make("p", {class: "under"}, `and ${count(nodes.length - 200)} more`) : null));
 }

@@ -41,23 +41,24 @@ function flowPlot(report, act) {
   if (!layers.length || !levels.length || layers.length < 2) return null;
   const low = Math.floor(Math.log10(Math.min(...levels))), high = Math.max(Math.ceil(Math.log10(Math.max(...levels))), low + 1);
   const x = (rms) => LEFT + 8 + ((Math.log10(rms) - low) / (high - low)) * (WIDE - LEFT - 18);
-  const shown = layers.slice(0, MOST), height = shown.length * ROW + 22;
+  const shown = layers.slice(0, MOST), height = shown.length * ROW + 2;
   const step = Math.max(1, Math.ceil((high - low) / 6));
-  const decades = [];
+  const decades = [], numbers = [];
   for (let power = low; power <= high; power += step) {
-    decades.push(draw("line", {class: "axis", x1: x(10 ** power), x2: x(10 ** power), y1: 0, y2: height - 16}),
-      draw("text", {x: x(10 ** power), y: height - 3, "text-anchor": "middle"}, `1e${power}`.replace("-", "−")));
+    decades.push(draw("line", {class: "axis", x1: x(10 ** power), x2: x(10 ** power), y1: 0, y2: height}));
+    numbers.push(draw("text", {x: x(10 ** power), y: 12, "text-anchor": "middle"}, `1e${power}`.replace("-", "−")));
   }
   const drawn = shown.map(([owner, leaves], row) => flowRow(report, owner, leaves, row * ROW + ROW / 2, x, act));
   const said = layers.length > MOST ? `, the first ${MOST} of ${count(layers.length)} layers` : "";
-  return draw("svg", {class: "plot", viewBox: `0 0 ${WIDE} ${height}`, role: "group",
-    "aria-label": `Gradient RMS of ${count(shown.length, "layer")}, logarithmic${said}`}, decades, drawn);
+  const axis = draw("svg", {class: "plot", viewBox: `0 0 ${WIDE} 16`, "aria-hidden": "true"}, numbers);
+  return [axis, make("div", {class: "flow"}, draw("svg", {class: "plot", viewBox: `0 0 ${WIDE} ${height}`, role: "group",
+    "aria-label": `Gradient RMS of ${count(shown.length, "layer")}, logarithmic${said}`}, decades, drawn))];
 }
 
 function flowRow(report, owner, leaves, y, x, act) {
   const levels = leaves.map(rmsOf).filter((rms) => rms > 0 && Number.isFinite(rms));
   const said = leaves.map((leaf) => `${leaf.label}  ${gradientWords(report, leaf)}`).join("\n");
-  const name = owner.length > 19 ? `…${owner.slice(-18)}` : owner;
+  const name = owner.length > 21 ? `…${owner.slice(-20)}` : owner;
   const open = () => act(leaves[0].id);
   const odd = leaves.map((leaf) => gradientWords(report, leaf)).find((said_) => !/^[−\d]/.test(said_) || said_.startsWith("0 ("));
   return draw("g", {class: "row", tabindex: "0", role: "button", "aria-label": said.replaceAll("\n", ", "), onclick: open,

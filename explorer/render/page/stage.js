@@ -91,12 +91,17 @@ function fit() {
 /** The whole drawing where it can be read so; else its end, where backward begins, at a size that can be read. */
 function fitLegibly() {
   fit();
-  if (stage.scale >= 0.45) return;
+  if (stage.scale >= 0.55) return;
   const roots = stage.report.roots.flatMap(([node]) => stage.view.homes.get(node) || []);
   const box = roots.length ? boxOf(stage.shapes[roots[0]]) : null;
   if (!box) return;
   const {clientWidth: w, clientHeight: h} = stage.host, [left, , width] = stage.view.box;
   const scale = Math.max(Math.min(w / width, 1), LEGIBLE);
+  if (stage.view.circuit) {
+    put(w - 16 - (left + width) * scale, h / 2 - (box.y + box.height / 2) * scale, scale);
+    stage.fitted = false;
+    return;
+  }
   const middle = width * scale <= w ? left + width / 2 : box.x + box.width / 2;
   put(w / 2 - middle * scale, h - covered() - 24 - (box.y + box.height) * scale, scale);
   stage.fitted = false;

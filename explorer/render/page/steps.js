@@ -15,8 +15,7 @@ function wiresOf(nodes) {
   const found = new Map();
   for (const node of nodes) {
     for (const index of stage.report.outgoing[node]) {
-      const {record} = stage.report.edges[index];
-      const said = !record ? "" : record.values && record.values.length === 1 ? short(record.values[0]) : scientific(record.rms);
+      const said = recordWords(stage.report.edges[index].record);
       for (const wire of stage.view.strung.get(index) || []) found.set(wire, said);
     }
   }
@@ -64,7 +63,7 @@ function caption(nodes) {
 function sentence(report, edge) {
   const target = report.nodes[edge.target], up = report.nodes[edge.source].received[0];
   const one = up && up.values && up.values.length === 1 && report.nodes[edge.source].received.length === 1;
-  const sent = edge.record ? edge.record.values && edge.record.values.length === 1 ? short(edge.record.values[0]) : scientific(edge.record.rms) : "?";
+  const sent = recordWords(edge.record) || "nothing";
   const local = edge.local && one && typeof numberOf(edge.local.value) === "number"
     ? [make("span", {class: "gradient"}, short(up.values[0])), " × ", make("span", {class: "value"}, short(edge.local.value)), " = "] : [];
   return [make("span", {class: "number"}, ...local, make("span", {class: "gradient"}, sent)), " to ", theirs(target.sign || target.label, {style: "font-weight:600"})];

@@ -51,13 +51,16 @@ def views(
         palette: takes the looks of all drawings of the page.
         depth: module depth of the first view; None chooses.
         limit: boxes a view may have.
-        budget: bytes that all views may take together; the first is made whatever it takes.
+        budget: bytes that the views beyond the first may take together.
 
     Raises:
         LayoutError: the first view could not be laid out.
     """
     first = _first(report, palette, depth)
-    found, spent = [first], first.size
+    found = [first]
+    if len(first.drawing.shapes) >= len(report.graph.nodes):  # the others are coarser, and so must be small
+        budget = min(budget, first.size // 2)
+    spent = 0
     seen = {_identity(first.drawing)}
     for label, drawing in _others(report, first.drawing, limit):
         if _identity(drawing) in seen or not drawing.shapes:

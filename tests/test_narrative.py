@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from explorer.explain import NOTES, explain
+from explorer.narrative import NOTES, explain
 from explorer.report import Verdict
 from explorer.values import fill
 from tests.small_reports import hand_made, report_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from explorer.errors import UsageError
-from explorer.paths import Paths, paths
+from explorer.chains import Paths, paths
 from explorer.report import Report
 from explorer.values import fill
 from tests.small_reports import hand_made, report_of

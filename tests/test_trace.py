@@ -10,7 +10,7 @@ from torch import nn
 from explorer.errors import NothingDifferentiableError
 from explorer.graph import Graph, TensorSpec
 from explorer.species import plain_name, short_label
-from explorer.walk import trace, walk
+from explorer.trace import trace, walk
 from tests.exploration import explored
 from tests.problems import PROBLEMS, Built
 
