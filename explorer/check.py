@@ -271,8 +271,6 @@ class Checker:
             self._junctions_checked += 1
             if found.status != "match" and self._hooked(index):
                 outcome.notes.append("a hook of the script altered its gradient")
-                found = replace(found, status="match", ratio=0.0)
-                outcome.found.append(("altered by a hook", found))
             else:
                 outcome.found.append(("junction", found))
 
@@ -387,6 +385,8 @@ class Checker:
         """A node that ran, yet had nothing to hold its gradient against."""
         if any(place[0] == index for place in self._roots) and self._graph.nodes[index].kind == "leaf":
             return Verdict(index, "unchecked", "its gradient is the one backward was given")
+        if self._outcomes[index].notes:
+            return Verdict(index, "unchecked", "; ".join(dict.fromkeys(self._outcomes[index].notes)))
         return Verdict(index, "unchecked", "no gradient reached or left it")
 
 

@@ -156,6 +156,15 @@ def test_a_tensor_hook_is_named_and_no_mismatch() -> None:
         assert ("hook" in verdict.reason) == known
 
 
+def test_a_leaf_altered_by_a_hook_is_not_counted_as_agreeing() -> None:
+    x = torch.randn(3, requires_grad=True)
+    x.register_hook(lambda g: g * 1.01)
+    verdicts, summary = run((x.exp() * 3).sum())
+    assert verdicts["AccumulateGrad"].status == "unchecked"
+    assert "hook" in verdicts["AccumulateGrad"].reason
+    assert summary.checked == summary.nodes - 1
+
+
 def test_a_node_without_a_rule_is_unchecked_and_counted() -> None:
     x = torch.rand(3, requires_grad=True)
     verdicts, summary = run(torch.lgamma(x).digamma().sum())
