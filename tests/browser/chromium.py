@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -28,6 +28,7 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
     "--remote-debugging-port=0",
+    "--disable-features=IsolateSandboxedIframes",  # so that a frame is seen from its page
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )
 
@@ -172,20 +173,21 @@ def browser(program: str) -> Iterator[Callable[[], Page]]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        connections: list[ClientConnection] = []
         try:
-            port = _port(Path(profile), process)
+            with ExitStack() as connections:
+                port = _port(Path(profile), process)
 
-            def tab() -> Page:
-                with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10) as answer:
-                    (first, *_) = [one for one in json.load(answer) if one["type"] == "page"]
-                connections.append(connect(first["webSocketDebuggerUrl"], max_size=None, proxy=None))
-                return Page(connections[-1])
+                def tab() -> Page:
+                    with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10) as answer:
+                        (first, *_) = [one for one in json.load(answer) if one["type"] == "page"]
+                    return Page(
+                        connections.enter_context(
+                            connect(first["webSocketDebuggerUrl"], max_size=None, proxy=None)
+                        )
+                    )
 
-            yield tab
+                yield tab
         finally:
-            for connection in connections:
-                connection.close()
             process.terminate()
             try:
                 process.wait(10)

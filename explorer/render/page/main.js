@@ -41,12 +41,8 @@ function unfoldChosen() {
 }
 
 function foldChosen() {
-  if (chosen.node === null) return;
-  const node = chosen.node, number = coarser([node]);
-  if (number < 0) return;
-  chosen.node = null;
-  changeView(number);
-  chooseShape(stage.view.homes.get(node)[0]);
+  if (chosen.node === null && chosen.shape === null) return;
+  foldNodes(chosen.node === null ? stage.view.shapes[chosen.shape].nodes : [chosen.node]);
 }
 
 const STRIDE = 60;

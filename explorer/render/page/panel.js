@@ -54,7 +54,7 @@ function tools(report, node) {
   const close = coarser([node.id]);
   return make("div", {class: "tools"}, toggle("loss", "Path to loss"), toggle("leaves", "Path to leaves"),
     open >= 0 ? button("Unfold", () => changeView(open, shape.nodes), {"data-act": "unfold"}) : null,
-    close >= 0 && node.module ? button("Fold", () => { chosen.node = null; changeView(close); chooseShape(stage.view.homes.get(node.id)[0]); }, {"data-act": "fold"}) : null,
+    close >= 0 && node.module ? button("Fold", () => foldNodes([node.id]), {"data-act": "fold"}) : null,
     node.index >= 0 ? button("Step here", () => stepTo(node.id), {"data-act": "step"}) : null,
     button("Copy link", () => copyLink(node.id), {"data-act": "copy"}));
 }
@@ -185,7 +185,8 @@ function showShape(place_) {
   const shown = nodes.slice(0, 200);
   present(`Folded: ${shape.label}`, make("h2", {}, theirs(shape.label || nodes[0].label)),
     make("p", {class: "under"}, [count(nodes.length, "node"), shape.times > 1 ? `${shape.times} alike drawn once` : "", shape.module].filter(Boolean).join(" · ")),
-    make("div", {class: "tools"}, open >= 0 ? button("Unfold", () => changeView(open, shape.nodes), {"data-act": "unfold"}) : null),
+    make("div", {class: "tools"}, open >= 0 ? button("Unfold", () => changeView(open, shape.nodes), {"data-act": "unfold"}) : null,
+      coarser(shape.nodes) >= 0 ? button("Fold", () => foldNodes(shape.nodes), {"data-act": "fold"}) : null),
     findings.map((finding) => findingBox(finding, () => go(finding))),
     section("Gradients inside", rows([["RMS", levels.length ? `${scientific(Math.min(...levels))} … ${scientific(Math.max(...levels))}` : ""],
       ["check", [...statuses].map(([status, amount]) => `${count(amount)} ${status}`).join(", ")],

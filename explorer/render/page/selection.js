@@ -143,12 +143,19 @@ function coarser(nodes) {
 /** Fold a module: show the level of detail in which it is one box. */
 function foldModule(path) {
   const nodes = stage.report.nodes.filter(({module}) => module === path || module.startsWith(`${path}.`)).map(({id}) => id);
-  const number = nodes.length ? coarser(nodes) : -1;
-  if (number < 0) { tell(`${path} cannot be folded further`); return; }
-  chosen.node = null;
+  if (!nodes.length || !foldNodes(nodes)) tell(`${path} cannot be folded further`);
+}
+
+/** Show the level of detail in which these nodes are one box with others; false if there is none. */
+function foldNodes(nodes) {
+  const number = coarser(nodes);
+  if (number < 0) return false;
+  Object.assign(chosen, {node: null, shape: null});
   changeView(number);
-  chooseShape(stage.view.homes.get(nodes[0])[0]);
-  fly(stage.view.homes.get(nodes[0])[0]);
+  const home = stage.view.homes.get(nodes[0])[0];
+  chooseShape(home);
+  fly(home);
+  return true;
 }
 
 /** From the chosen node to its first input (towards the leaves) or consumer (towards the loss). */

@@ -1,0 +1,490 @@
+"""The page in a real browser without a network: what it says is held against the report."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from explorer.derivatives import local_derivatives
+from explorer.graph import Source
+from explorer.render.html import frame, page
+from explorer.report import Report, Session
+from tests.browser.chromium import Page, PageError, browser
+from tests.render import samples
+from tests.render.test_html import hostile, layers
+
+PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(PROGRAM is None and "CI" not in os.environ, reason="chromium is not installed"),
+]
+Show = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Page]:
+    assert PROGRAM is not None, "continuous integration must have chromium"
+    with browser(PROGRAM) as opened:
+        yield opened()
+
+
+@pytest.fixture
+def show(tab: Page, tmp_path: Path) -> Iterator[Show]:
+    """Writes a report's page and opens it; holds at the end that it neither failed nor fetched anything."""
+
+    def opened(report: Report | Session, anchor: str = "", size: tuple[int, int] = (1280, 800)) -> Page:
+        file = tmp_path / "page.html"
+        file.write_text(page(report), encoding="utf-8")
+        tab.size(*size)
+        tab.prefer()
+        tab.open(file.as_uri() + anchor)
+        return tab
+
+    yield opened
+    assert tab.complaints() == []
+    assert all(address.startswith("file:") for address in tab.requests())
+
+
+def box(node: int) -> str:
+    """Selector of the box of a node in a drawing of every node, whose boxes are in the order of the nodes."""
+    return f'.drawing .n[data-s="{node}"]'
+
+
+def transform(tab: Page) -> list[float]:
+    """Place and scale of the drawing."""
+    said = tab.run("document.querySelector('.moved').getAttribute('transform')")
+    return [float(number) for number in re.findall(r"-?[\d.]+", said)]
+
+
+def number(text: str) -> float:
+    """A number as the page spells it."""
+    return float(text.replace("−", "-"))
+
+
+def test_the_overview_says_what_the_report_says(show: Show) -> None:
+    report = samples.kinds()
+    tab = show(report)
+    said = tab.text("#ae-panel")
+    assert "9 nodes, 3 leaves" in said
+    assert "1 of 8 nodes disagree with the check" in said
+    for finding in report.findings:
+        assert finding.message in said
+        assert finding.advice in said
+    assert said.index("became NaN") < said.index("received no gradient")
+    assert report.problems[0] in said
+
+
+def test_a_click_shows_a_node(show: Show) -> None:
+    report = samples.block()
+    tab = show(report)
+    tab.click("#ae-fit")
+    for node in (2, 5, 30):
+        tab.click(box(node))
+        said, spec = tab.text("#ae-panel"), report.graph.nodes[node].outputs[0]
+        assert report.graph.nodes[node].name in said
+        record = report.gradient(node)
+        assert spec is not None
+        assert record is not None
+        assert " × ".join(map(str, spec.shape)) in said
+        rms = float(tab.run("document.querySelector('[data-rms]').dataset.rms"))
+        assert rms == pytest.approx(record.rms, rel=1e-6)
+        inputs = {report.graph.edges[edge].target for edge in report.graph.outgoing[node]}
+        consumers = {report.graph.edges[edge].source for edge in report.graph.incoming[node]}
+        links = "[...document.querySelectorAll('.jump.{}')].map((link) => Number(link.dataset.node))"
+        assert set(tab.run(links.replace("{}", "into"))) == inputs
+        assert set(tab.run(links.replace("{}", "out"))) == consumers
+        assert tab.run("document.querySelectorAll('.e.into').length") == len(inputs)
+        assert tab.run("document.querySelectorAll('.e.out').length") == len(consumers)
+        assert tab.run("location.hash") == f"#n{node}"
+
+
+def test_jump_links_lead_to_the_leaves(show: Show) -> None:
+    report = samples.xyz()
+    tab = show(report, "#n0")
+    for expected in (1, 2):
+        tab.click(".jump.into")
+        assert tab.run("location.hash") == f"#n{expected}"
+    assert tab.text("#ae-panel h2") == "x"
+    assert "−12" in tab.text("#ae-panel")
+
+
+def test_a_link_opens_its_node(show: Show) -> None:
+    assert show(samples.block(), "#n12").text("#ae-panel .under").endswith("node 12")
+    session = Session((samples.xyz(), samples.kinds()), "train.py")
+    tab = show(session, "#r2n4")
+    assert tab.text("#ae-panel h2") == "h"
+    assert tab.run("document.querySelector('#ae-call').value") == "1"
+    assert show(samples.xyz(), "#n99").text("#ae-panel h2").startswith("f = ")
+
+
+def test_findings_lead_to_their_nodes(show: Show) -> None:
+    tab = show(samples.kinds())
+    tab.click(".finding.error")
+    assert tab.text("#ae-panel h2") == "Log"
+    assert "NaN × 3 of 16" in tab.text("#ae-panel")
+    tab.press("Escape")
+    tab.click(".finding.warning")
+    assert tab.text("#ae-panel h2") == "fc.bias"
+    assert "not reached" in tab.text("#ae-panel")
+
+
+def test_the_verdict_comes_with_its_numbers(show: Show) -> None:
+    report = samples.kinds()
+    said = show(report, "#n4").text("#ae-panel")
+    verdict = report.verdict(4)
+    assert verdict is not None
+    assert f"≠ {verdict.status}" in said
+    assert verdict.reason in said
+    assert "4100 of its bound" in said
+    assert "16 of 16 elements" in said
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("softmax", {"SoftmaxBackward0"}),
+        ("c_attn weight", {"AccumulateGrad"}),
+        ("MULBACKWARD0 mlp.act", {"MulBackward0"}),
+    ],
+)
+def test_search(show: Show, query: str, expected: set[str]) -> None:
+    report = samples.block()
+    tab = show(report)
+    tab.press("/")
+    tab.type(query)
+    hits = tab.run("[...document.querySelectorAll('#ae-found [role=option]')].map((hit) => hit.dataset.node)")
+    words = query.lower().split()
+    known = {
+        node.id
+        for node in report.graph.nodes
+        if all(any(word in text.lower() for text in (node.name, node.label, node.module)) for word in words)
+    }
+    assert {int(hit) for hit in hits} == known
+    assert {report.graph.nodes[int(hit)].name for hit in hits} == expected
+    tab.press("Enter")
+    assert tab.run("location.hash") == f"#n{hits[0]}"
+
+
+def test_search_by_source_line(show: Show) -> None:
+    report = samples.block()
+    nodes = list(report.graph.nodes)
+    nodes[7] = replace(nodes[7], source=Source("model.py", 41, "y = torch.tanh(x)"))
+    tab = show(replace(report, graph=replace(report.graph, nodes=tuple(nodes))))
+    for query in ("model.py:41", "torch.tanh(x)"):
+        tab.press("/")
+        tab.type(query)
+        assert tab.run("document.querySelectorAll('#ae-found [role=option]').length") == 1
+        tab.press("Enter")
+        assert "model.py:41" in tab.text("#ae-panel")
+        assert tab.text(".code .here").endswith("y = torch.tanh(x)")
+        tab.press("Escape")
+
+
+def test_steps_go_in_recorded_order(show: Show) -> None:
+    report = samples.sigmoid()
+    locals_ = local_derivatives(report)
+    tab = show(report)
+    ran = {node: done.index for node, done in enumerate(report.gradients) if done is not None}
+    order = sorted(ran, key=lambda node: ran[node])
+    tab.prefer(prefers_reduced_motion="reduce")
+    for step, node in enumerate(order, 1):
+        tab.press("n")
+        assert tab.text("#ae-count") == f"{step}/{len(order)}"
+        numbers = [number(found) for found in re.findall(r"−?\d+\.\d+", tab.text("#ae-caption"))]
+        record = report.gradient(node)
+        assert record is not None
+        assert record.values is not None
+        assert numbers[0] == pytest.approx(record.values[0], abs=0.0051)
+        edges = report.graph.outgoing[node]
+        assert len(numbers) == 1 + 3 * len(edges)
+        for place, edge in enumerate(edges):
+            up, local, down = numbers[1 + 3 * place : 4 + 3 * place]
+            sent = report.edge_gradients[edge]
+            assert sent is not None
+            assert sent.values is not None
+            assert up == numbers[0]
+            assert local == pytest.approx(locals_[edge, 0].value, abs=0.0051)
+            assert down == pytest.approx(sent.values[0], abs=0.0051)
+    done = tab.run("document.querySelectorAll('.drawing .n.done').length")
+    assert done == len(order)
+    tab.press("p")
+    assert tab.text("#ae-count") == f"{len(order) - 1}/{len(order)}"
+    tab.press("Escape")
+    assert not tab.run("document.querySelector('.stepping')")
+
+
+def test_the_gradient_travels_against_the_arrow(show: Show) -> None:
+    tab = show(samples.xyz())
+    tab.run("setTimeout(() => document.querySelector('#ae-next').click()), 1")
+    tab.wait("document.querySelector('.travelling[transform]')")
+    place = "Number(document.querySelector('.travelling').getAttribute('transform').match(/-?[\\d.]+/)[0])"
+    first = tab.run(place)
+    tab.frames()
+    tab.frames()
+    second = tab.run(f"document.querySelector('.travelling') ? {place} : -1e9")
+    assert second < first
+    tab.wait("!document.querySelector('.travelling')")
+
+
+def test_play_runs_to_the_end(show: Show) -> None:
+    tab = show(samples.xyz())
+    tab.click("#ae-play")
+    assert tab.text("#ae-play") == "Pause"
+    tab.wait("document.querySelector('#ae-count').textContent === '5/5'", 15)
+    tab.wait("document.querySelector('#ae-play').innerText === 'Play backward'")
+
+
+def test_unfold_and_fold(show: Show) -> None:
+    report = samples.resnet()
+    tab = show(report)
+    shapes = "document.querySelectorAll('.drawing .n').length"
+    coarse = tab.run(
+        "Math.min(...[...document.querySelectorAll('#ae-view option')]"
+        ".map((o) => Number(o.textContent.match(/\\((\\d+)\\)/)[1])))"
+    )
+    tab.run(
+        "(() => { const choice = document.querySelector('#ae-view'); choice.selectedIndex = 0;"
+        " choice.dispatchEvent(new Event('change')) })()"
+    )
+    assert tab.run(shapes) == coarse
+    tab.click("#ae-fit")
+    folded = tab.run(
+        "[...document.querySelectorAll('.n')]"
+        ".find((n) => n.getAttribute('aria-label').includes(' nodes')).dataset.s"
+    )
+    tab.run(f"document.querySelector('{box(int(folded))}').focus()")
+    tab.press("Enter")
+    assert "nodes" in tab.text("#ae-panel .under")
+    tab.click('[data-act="unfold"]')
+    finer = tab.run(shapes)
+    assert finer > coarse
+    assert tab.run("document.querySelectorAll('.n.on').length") > 1
+    tab.click(".n.on")
+    tab.press("f")
+    assert tab.run(shapes) < finer
+
+
+def test_paths(show: Show) -> None:
+    report = samples.block()
+    tab = show(report, "#n20")
+    for towards, edges, end in (
+        ("loss", report.graph.incoming, "source"),
+        ("leaves", report.graph.outgoing, "target"),
+    ):
+        tab.click(f'[data-path="{towards}"]')
+        reached, waiting = {20}, [20]
+        while waiting:
+            new = {getattr(report.graph.edges[edge], end) for edge in edges[waiting.pop()]} - reached
+            reached |= new
+            waiting += new
+        assert tab.run("document.querySelectorAll('.dim .n.on').length") == len(reached)
+    assert tab.run("document.querySelector('[data-path=leaves]').getAttribute('aria-pressed')") == "true"
+
+
+def test_pan_zoom_and_fit(show: Show) -> None:
+    tab = show(samples.block())
+    tab.click("#ae-fit")
+    fitted = transform(tab)
+    tab.mouse("mouseMoved", 100, 300)
+    tab.mouse("mousePressed", 100, 300, button="left", buttons=1, clickCount=1)
+    for place in range(1, 6):
+        tab.mouse("mouseMoved", 100 + 10 * place, 300 + 8 * place, button="left", buttons=1)
+    tab.mouse("mouseReleased", 150, 340, button="left", clickCount=1)
+    moved = transform(tab)
+    assert moved[0] - fitted[0] == pytest.approx(50, abs=1)
+    assert moved[1] - fitted[1] == pytest.approx(40, abs=1)
+    tab.mouse("mouseWheel", 400, 400, deltaX=0, deltaY=-300)
+    tab.frames()
+    assert transform(tab)[2] > moved[2]
+    tab.press("0")
+    assert transform(tab) == fitted
+    tab.press("+")
+    assert transform(tab)[2] == pytest.approx(fitted[2] * 1.25, rel=1e-3)
+    tab.press("-")
+    tab.press("ArrowLeft")
+    assert transform(tab)[0] == pytest.approx(fitted[0] + 60, abs=1)
+
+
+def test_pinch(show: Show) -> None:
+    tab = show(samples.block())
+    before = transform(tab)[2]
+    for kind, apart in (("touchStart", 40), ("touchMove", 60), ("touchMove", 90), ("touchMove", 120)):
+        points = [{"x": 400 - apart, "y": 300, "id": 1}, {"x": 400 + apart, "y": 300, "id": 2}]
+        tab.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+    tab.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    tab.frames()
+    assert transform(tab)[2] > before * 1.5
+
+
+def test_the_keyboard_alone_is_enough(show: Show) -> None:
+    tab = show(samples.xyz())
+    order = []
+    for _ in range(14):
+        tab.call("Input.dispatchKeyEvent", type="keyDown", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        tab.call("Input.dispatchKeyEvent", type="keyUp", key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        order.append(tab.run("document.activeElement.id || document.activeElement.getAttribute('class')"))
+    assert order.index("ae-search") < order.index("ae-fit") < order.index("ae-stage") < order.index("n")
+    assert order.index("n") < order.index("ae-play") < order.index("ae-slider")
+    tab.run("document.querySelector('#ae-stage').focus()")
+    tab.press("ArrowUp", shift=True)
+    assert tab.run("location.hash") == "#n0"
+    tab.press("ArrowUp", shift=True)
+    assert tab.run("location.hash") == "#n1"
+    tab.press("ArrowDown", shift=True)
+    assert tab.run("location.hash") == "#n0"
+    nameless = tab.run(
+        "[...document.querySelectorAll('button, select, input, [role=button], svg.drawing')].filter((e) =>"
+        " !(e.getAttribute('aria-label') || e.innerText || e.closest('label'))).map((e) => e.outerHTML)"
+    )
+    assert nameless == []
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``rgb(…)``, by WCAG 2."""
+    channels = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(show: Show, scheme: str) -> None:
+    tab = show(samples.kinds())
+    tab.prefer(prefers_color_scheme=scheme)
+    tab.frames()
+    assert tab.run("document.documentElement.dataset.theme") == scheme
+    pairs = tab.run(
+        "['h2', '.under', '.finding.error b', '.finding.warning b', 'h3'].map((name) => {"
+        " const e = document.querySelector('#ae-panel ' + name); let back = e;"
+        " while (getComputedStyle(back).backgroundColor === 'rgba(0, 0, 0, 0)') back = back.parentElement;"
+        " return [getComputedStyle(e).color, getComputedStyle(back).backgroundColor] })"
+    )
+    for ink, back in pairs:
+        low, high = sorted((luminance(ink), luminance(back)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, back)
+
+
+def test_the_dark_recolours_what_stands_on_the_page(show: Show) -> None:
+    tab = show(samples.block())
+    colour = "getComputedStyle(document.querySelector('.m > text')).fill"
+    fill = "getComputedStyle(document.querySelector('.n > rect')).fill"
+    frame_, box_ = tab.run(colour), tab.run(fill)
+    tab.click("#ae-theme")
+    assert tab.run("document.documentElement.dataset.theme") == "dark"
+    assert luminance(tab.run(colour)) > luminance(frame_)
+    assert tab.run(fill) == box_
+
+
+def test_hostile_text_is_shown_as_text(show: Show) -> None:
+    tab = show(hostile())
+    tab.run("window.alert = () => { window.struck = true }")
+    for node in range(9):
+        tab.run(f"location.hash = '#n{node}'")
+        tab.frames()
+    assert not tab.run("Boolean(window.struck)")
+    assert tab.run("document.querySelectorAll('#ae-panel img, #ae-panel script').length") == 0
+    tab.run("location.hash = '#n9'")
+    tab.frames()
+    assert tab.text("#ae-panel h2") == "</script><script>alert(1)</script>"
+    assert tab.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_narrow_window(show: Show) -> None:
+    tab = show(samples.block(), "#n5", size=(400, 800))
+    assert tab.run("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.run("document.querySelector('#ae-stage').clientHeight") > 200
+    assert tab.run("document.querySelector('#ae-panel').getBoundingClientRect().width") == 400
+
+
+def test_several_calls(show: Show) -> None:
+    tab = show(Session((samples.xyz(), replace(samples.kinds(), call=2)), "train.py"))
+    assert tab.text("#ae-panel h2").startswith("f = ")
+    tab.run(
+        "(() => { const call = document.querySelector('#ae-call'); call.value = '1';"
+        " call.dispatchEvent(new Event('change')) })()"
+    )
+    assert "9 nodes" in tab.text("#ae-panel")
+
+
+def test_the_layers_are_plotted(show: Show) -> None:
+    report = samples.block()
+    tab = show(report)
+    rows = tab.run(
+        "[...document.querySelectorAll('.flow .row')].map((row) => row.getAttribute('aria-label'))"
+    )
+    parameters = [node for node in report.graph.nodes if node.role == "parameter"]
+    assert len(rows) == len({node.label.rpartition(".")[0] for node in parameters})
+    said = " ".join(rows)
+    assert all(node.label in said for node in parameters)
+    tab.click(".flow .row")
+    assert "parameter" in tab.text("#ae-panel")
+
+
+def test_a_sandboxed_frame_starts(tab: Page, tmp_path: Path) -> None:
+    file = tmp_path / "notebook.html"
+    file.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{frame(samples.sigmoid())}", encoding="utf-8")
+    tab.size(1000, 700)
+    tab.open(file.as_uri())
+    assert tab.complaints() == []
+    tab.wait("document.querySelector('iframe')")
+    (frame_,) = tab.call("Page.getFrameTree")["frameTree"]["childFrames"]
+    (context,) = [
+        event["params"]["context"]["id"]
+        for event in tab.events
+        if event["method"] == "Runtime.executionContextCreated"
+        and event["params"]["context"]["auxData"]["frameId"] == frame_["frame"]["id"]
+    ]
+
+    def inside(script: str) -> object:
+        found = tab.call("Runtime.evaluate", expression=script, contextId=context, returnByValue=True)
+        return found["result"].get("value")
+
+    assert inside("document.querySelector('.moved').hasAttribute('transform')")
+    assert inside("document.querySelector('#ae-panel h2').innerText.startsWith('σ = ')")
+    assert (
+        inside("document.querySelector('#ae-next').click(), document.querySelector('#ae-count').innerText")
+        == "1/13"
+    )
+    assert inside("origin") == "null"
+    assert tab.complaints() == []
+
+
+@pytest.mark.parametrize("nodes", [1498])
+def test_a_large_page_keeps_up(show: Show, nodes: int) -> None:
+    tab = show(layers(299))
+    tab.run(
+        "(() => { const choice = document.querySelector('#ae-view');"
+        " choice.selectedIndex = choice.options.length - 1;"
+        " choice.dispatchEvent(new Event('change')) })()"
+    )
+    assert tab.run("document.querySelectorAll('.drawing .n').length") >= nodes
+    tab.click("#ae-fit")
+    assert tab.run("document.querySelector('#ae-stage').classList.contains('far')")
+    worst = tab.run(
+        "(async () => { const stage = document.querySelector('#ae-stage'), times = [];"
+        " for (let n = 0; n < 20; n += 1) { const start = performance.now();"
+        " const key = n % 2 ? 'ArrowUp' : 'ArrowDown';"
+        " stage.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));"
+        " stage.getBoundingClientRect(); times.push(performance.now() - start) }"
+        " return times.sort((a, b) => a - b)[10] })()"
+    )
+    assert worst < 16
+
+
+def test_a_broken_script_is_noticed(tab: Page, tmp_path: Path) -> None:
+    file = tmp_path / "broken.html"
+    file.write_text(
+        page(samples.xyz()).replace('"use strict";', '"use strict"; nothing();'), encoding="utf-8"
+    )
+    tab.open(file.as_uri())
+    assert tab.complaints()
+    file.write_text("<script>throw new Error('planted')</script>")
+    tab.open(file.as_uri())
+    assert "planted" in "".join(tab.complaints())
+    with pytest.raises(PageError):
+        tab.run("nothing()")
