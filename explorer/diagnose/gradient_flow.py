@@ -1,0 +1,122 @@
+"""`vanishing-gradient` and `exploding-gradient`: how the gradient's size changes from layer to layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from explorer.diagnose.registry import diagnosis
+from explorer.evidence import Evidence
+from explorer.graph import Graph, Node
+from explorer.report import Finding, Report
+
+VANISHED, SHRINKING = 1e-4, 0.6
+"""First layer / last layer, and the factor per layer: sigmoid-20 has 3e-18 and 0.13, tanh 0.85."""
+EXPLODED, GROWING = 1e3, 1.5
+"""The same for growth: gain 3 has 1.5e9 and 2.87; Kaiming 0.91."""
+LAYERS = 4
+"""Fewer layers with parameters of their own are not judged."""
+_THROUGH = frozenset(
+    {"TBackward0", "TransposeBackward0", "PermuteBackward0", "ViewBackward0", "ToCopyBackward0"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    node: Node
+    rms: float
+
+
+@diagnosis("vanishing-gradient")
+def vanishing_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]:
+    """RMS at the first layer / at the last < `VANISHED`, and a median factor per layer < `SHRINKING`."""
+    layers = _layers(report)
+    if len(layers) < LAYERS:
+        return
+    ratio = layers[-1].rms / layers[0].rms
+    factors = [deep.rms / shallow.rms for shallow, deep in pairwise(layers)]
+    mean = ratio ** (1 / len(factors))
+    if ratio < VANISHED and mean < SHRINKING and median(factors) < SHRINKING:
+        worst = layers[min(range(len(factors)), key=factors.__getitem__) + 1].node
+        yield Finding(
+            code="vanishing-gradient",
+            severity="warning",
+            message=f"The gradient shrinks x{mean:.2g} a layer, {ratio:.1g} over all {len(layers)} layers; "
+            f"steepest into `{worst.module or worst.label or worst.name}`.",
+            advice="Use ReLU or GELU with Kaiming initialisation, residual connections or normalisation.",
+            node=worst.id,
+            where=worst.source,
+            nodes=tuple(layer.node.id for layer in layers),
+        )
+
+
+@diagnosis("exploding-gradient")
+def exploding_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]:
+    """RMS at the first layer / at the last > `EXPLODED`, and a median factor per layer > `GROWING`."""
+    layers = _layers(report)
+    if len(layers) < LAYERS:
+        return
+    ratio = layers[-1].rms / layers[0].rms
+    factors = [deep.rms / shallow.rms for shallow, deep in pairwise(layers)]
+    mean = ratio ** (1 / len(factors))
+    if ratio > EXPLODED and mean > GROWING and median(factors) > GROWING:
+        worst = layers[max(range(len(factors)), key=factors.__getitem__) + 1].node
+        yield Finding(
+            code="exploding-gradient",
+            severity="warning",
+            message=f"The gradient grows x{mean:.2g} a layer, {ratio:.1g} over all {len(layers)} layers; "
+            f"steepest into `{worst.module or worst.label or worst.name}`.",
+            advice="Initialise with a smaller gain, normalise, or clip with clip_grad_norm_.",
+            node=worst.id,
+            where=worst.source,
+            nodes=tuple(layer.node.id for layer in layers),
+        )
+
+
+def _layers(report: Report) -> list[_Layer]:
+    """The layers on the longest chain from the root, last layer of the model first.
+
+    A layer is the node that takes a matrix of parameters which no other node takes (recurrent weights
+    are left out: shrinking over time is another matter). A gradient of 0, NaN or Inf ends the judgement.
+    """
+    graph = report.graph
+    weighted = _weighted(graph)
+    best: dict[int, tuple[int, int | None]] = {}
+    for number in graph.order:
+        depth, before = 0, None
+        for edge in graph.incoming[number]:
+            source = graph.edges[edge].source
+            above = best[source][0]
+            if above > depth or before is None:
+                depth, before = above, source
+        best[number] = (depth + (number in weighted), before)
+    if not weighted:
+        return []
+    at: int | None = max(weighted, key=lambda number: best[number][0])
+    chain: list[_Layer] = []
+    while at is not None:
+        if at in weighted:
+            record = report.gradient(at)
+            if record is None or not record.finite or record.rms == 0:
+                return []
+            chain.append(_Layer(graph.nodes[at], record.rms))
+        at = best[at][1]
+    chain.reverse()
+    return chain
+
+
+def _weighted(graph: Graph) -> set[int]:
+    """The nodes that take a parameter of at least two dimensions which nobody else takes."""
+    found: set[int] = set()
+    for leaf in graph.leaves():
+        spec = leaf.outputs[0] if leaf.outputs else None
+        if spec is None or len(spec.shape) < 2 or (leaf.role == "input" and not leaf.label):
+            continue
+        takers = {graph.edges[edge].source for edge in graph.incoming[leaf.id]}
+        while len(takers) == 1 and graph.nodes[next(iter(takers))].name in _THROUGH:
+            takers = {graph.edges[edge].source for edge in graph.incoming[next(iter(takers))]}
+        if len(takers) == 1:
+            found |= takers
+    return found
