@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from explorer.graph import Edge, Graph, Node, Saved, Source, TensorSpec
     from explorer.report import Finding, GradientRecord, Report, Session, Verdict
     from explorer.trace import walk
-    from explorer.watching import Watch, explore, watch
+    from explorer.watching import Watch, explore, paths, watch
 
 _HOMES = {
     "explore": "watching",
     "watch": "watching",
     "Watch": "watching",
     "walk": "trace",
+    "paths": "watching",
     "Report": "report",
     "Session": "report",
     "GradientRecord": "report",
@@ -68,6 +69,7 @@ __all__ = [
     "Verdict",
     "Watch",
     "explore",
+    "paths",
     "walk",
     "watch",
 ]

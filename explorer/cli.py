@@ -17,7 +17,7 @@ from explorer.errors import ExplorerError, NothingDifferentiableError, UsageErro
 
 if TYPE_CHECKING:
     from explorer.pipeline import Exploration
-    from explorer.report import Session
+    from explorer.report import CheckMode, Session
 
 EXIT_USAGE, EXIT_STRICT, EXIT_NOTHING = 2, 3, 4
 
@@ -92,7 +92,7 @@ def main(
     root: str | None,
     call: int | None,
     stop: bool,
-    check: str,
+    check: CheckMode,
     depth: int | None,
     strict: bool,
     quiet: bool,

@@ -6,24 +6,43 @@ reaches the user's backward.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from explorer.check import Checker, Mode
+from explorer.check import Checker
 from explorer.evidence import Looked
 from explorer.graph import Source
-from explorer.known import ValueOf, forward_values
+from explorer.known import ValueOf, with_values
 from explorer.names import Names
 from explorer.record import Recorder
-from explorer.report import CheckSummary, GradientRecord, NodeGradients, Report, Verdict
-from explorer.values import Forward
+from explorer.report import CheckMode, CheckSummary, GradientRecord, NodeGradients, Report, Verdict
 from explorer.trace import Context, Trace, trace
+from explorer.values import Flat
+from hooks.halves import underflowed
 from hooks.nodes import Capture, Event, capture, is_leaf
+
+
+class Guard:
+    """Runs one of our own stages: an exception in it becomes a sentence in `problems`."""
+
+    def __init__(self, stage: str, problems: list[str]) -> None:
+        self._stage = stage
+        self._problems = problems
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._problems.append(f"{self._stage} failed: {type(error).__name__}: {error}")
+        return True
 
 
 class Stages:
@@ -32,13 +51,9 @@ class Stages:
     def __init__(self) -> None:
         self.problems: list[str] = []
 
-    @contextmanager
-    def guard(self, stage: str) -> Iterator[None]:
-        """Run one stage: an exception of ours becomes a sentence in `problems`."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - the boundary to the user's backward
-            self.problems.append(f"{stage} failed: {type(error).__name__}: {error}")
+    def guard(self, stage: str) -> Guard:
+        """A context manager for one stage: no exception of ours leaves it."""
+        return Guard(stage, self.problems)
 
 
 class Exploring:
@@ -51,7 +66,7 @@ class Exploring:
         self,
         roots: Sequence[Any],
         names: Names,
-        check: Mode,
+        check: CheckMode,
         context: Context | None = None,
         value_of: ValueOf | None = None,
         inputs: Sequence[Any] = (),
@@ -60,13 +75,14 @@ class Exploring:
         self.stages = Stages()
         self.trace: Trace | None = None
         self.looked = Looked()
+        self.underflows: list[int] = []
         self.error: BaseException | None = None
         self.inputs: tuple[Any, ...] = ()
         self.leaves: dict[torch.Tensor, int] = {}
         self._recorder: Recorder | None = None
         self._checker: Checker | None = None
         self._capture: Capture | None = None
-        self._forward: Forward | None = None
+        self._forward: dict[int, tuple[Flat | None, ...]] = {}
         self._seconds: float | None = None
         with self.stages.guard("the walk"):
             self.trace = trace(roots, names=names, context=context)
@@ -75,7 +91,8 @@ class Exploring:
         self.leaves = {node.variable: i for i, node in enumerate(self.trace.live) if is_leaf(node)}
         self.inputs = tuple(self.leaves) if own else tuple(inputs)
         with self.stages.guard("reading forward values"):
-            self._forward = forward_values(self.trace.graph, self.trace.live, value_of)
+            graph, self._forward = with_values(self.trace.graph, self.trace.live, value_of)
+            self.trace = Trace(graph, self.trace.live)
         with self.stages.guard("the record of gradients"):
             self._recorder = Recorder(self.trace, self.inputs)
         if check != "off":
@@ -102,6 +119,8 @@ class Exploring:
             self.stages.problems.append(f"observing stopped: {self._capture.problem}")
 
     def _observe(self, event: Event) -> None:
+        if underflowed(event):
+            self.underflows.append(event.index)
         if self._recorder is not None:
             self._recorder.observe(event)
         if self._checker is None:
@@ -151,7 +170,7 @@ class Exploring:
             graph=graph,
             gradients=gradients,
             edge_gradients=edge_gradients,
-            forward=self._forward.values if self._forward is not None else {},
+            forward=self._forward,
             verdicts=verdicts,
             check=check,
             call=call,

@@ -50,7 +50,8 @@ class Saved:
     """One value a node keeps for its backward.
 
     `name` is torch's own, without the ``_saved_`` prefix. A tensor has a `spec` and `bytes` (of its
-    elements); any other value is spelled in `text`. `storage` numbers the storage the tensor shares
+    elements) and, where it is small, its `values` (flat, row-major); any other value is spelled in
+    `text`. `storage` numbers the storage the tensor shares
     with other saved tensors of the same graph (0, 1, 2, ... in discovery order), so that bytes can be
     counted once. `leaf` is the id of the leaf node whose tensor this is, if it is one.
     `problem` holds torch's own message when the value could not be read (freed, modified in place).
@@ -63,6 +64,7 @@ class Saved:
     storage: int | None = None
     leaf: int | None = None
     problem: str = ""
+    values: tuple[float | complex, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from explorer.graph import Graph
+from explorer.graph import Graph, Node
 from explorer.report import SMALL, Number
-from explorer.values import Flat, Forward, fill
+from explorer.values import Flat, fill
 from hooks.saved import read
 
 LIMIT = 600
@@ -18,8 +19,12 @@ LIMIT = 600
 ValueOf = Callable[[Any, int], "tuple[Number, ...] | None"]
 
 
-def forward_values(graph: Graph, live: tuple[Any, ...], value_of: ValueOf | None = None) -> Forward | None:
-    """All forward values of a small graph that can be known, None for a large graph.
+def with_values(
+    graph: Graph, live: tuple[Any, ...], value_of: ValueOf | None = None
+) -> tuple[Graph, dict[int, tuple[Flat | None, ...]]]:
+    """A small graph with the values its nodes saved, and all forward values that can be known.
+
+    A graph of more than `LIMIT` nodes is returned as it is, with no forward values.
 
     Args:
         graph: what the walk found.
@@ -27,26 +32,33 @@ def forward_values(graph: Graph, live: tuple[Any, ...], value_of: ValueOf | None
         value_of: flat values recorded while the script ran, by (live node, output slot).
     """
     if len(graph.nodes) > LIMIT:
-        return None
+        return graph, {}
     recorded: dict[int, tuple[Flat | None, ...]] = {}
-    saved: dict[tuple[int, str], Flat] = {}
+    nodes: list[Node] = []
     with torch.no_grad():
         for node, owner in zip(graph.nodes, live, strict=True):
+            nodes.append(_saved(node, owner))
             if node.kind == "leaf":
                 recorded[node.id] = (_flat(owner.variable),)
-                continue
-            if value_of is not None:
+            elif value_of is not None:
                 recorded[node.id] = tuple(value_of(owner, slot) for slot in range(len(node.outputs)))
-            if any(_small(value.spec) for value in node.saved):
-                for name, value in read(owner).items():
-                    numbers = _flat(value.value)
-                    if numbers is not None:
-                        saved[node.id, name] = numbers
-    return fill(graph, recorded, saved)
+    graph = replace(graph, nodes=tuple(nodes))
+    return graph, fill(graph, recorded).values
 
 
-def _small(spec: Any) -> bool:
-    return spec is not None and spec.numel <= SMALL
+def _saved(node: Node, owner: Any) -> Node:
+    """`node` with the elements of its small saved tensors."""
+    small = [value for value in node.saved if value.spec is not None and value.spec.numel <= SMALL]
+    if not small:
+        return node
+    values = read(owner)
+    return replace(
+        node,
+        saved=tuple(
+            replace(one, values=_flat(values[one.name].value)) if one in small and one.name in values else one
+            for one in node.saved
+        ),
+    )
 
 
 def _flat(value: Any) -> Flat | None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from explorer.check import Mode
 from explorer.errors import ExplorerError, NothingDifferentiableError, UsageError
 from explorer.names import collect
-from explorer.report import Session
+from explorer.report import CheckMode, Session
 from explorer.script import Outcome, Program, run
 from explorer.watching import Watch
 
@@ -35,7 +34,7 @@ def explore_script(
     root: str | None = None,
     call: int | None = 1,
     stop: bool = False,
-    check: Mode = "sample",
+    check: CheckMode = "sample",
 ) -> Exploration:
     """Run `program` to its end and explore one of its backward calls (or all, or a tensor of it).
 

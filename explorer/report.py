@@ -34,6 +34,7 @@ STATUSES: tuple[Status, ...] = (
 )
 BAD_STATUSES: frozenset[Status] = frozenset({"mismatch", "nan-mismatch"})
 Severity = Literal["error", "warning", "info"]
+CheckMode = Literal["sample", "full", "off"]
 EndToEnd = Literal["full", "induction", "off"]
 Number = float | complex
 
@@ -200,6 +201,12 @@ class Report:
         from explorer.render import json
 
         return json.dumps(self)
+
+    def explain(self, width: int = 80) -> str:
+        """The backward told step by step, a line of arithmetic each, as text of `width` columns."""
+        from explorer import narrative
+
+        return narrative.explain(self, width)
 
     def show(self) -> object:
         """The interactive page, for the last line of a notebook cell."""

@@ -102,10 +102,16 @@ def fill(
     """All forward values of `graph` that can be known.
 
     `recorded` is in the form of `Report.forward` (leaf nodes included: a leaf's output is its tensor);
-    `saved` maps (node, name without ``_saved_``) to flat elements. Numbers spelled in `Saved.text` are
-    read from there.
+    `saved` maps (node, name without ``_saved_``) to flat elements, beside those the graph itself holds in
+    `Saved.values`. Numbers spelled in `Saved.text` are read from there.
     """
-    return _Filling(graph, recorded or {}, saved or {}).run()
+    held = {
+        (node.id, value.name): value.values
+        for node in graph.nodes
+        for value in node.saved
+        if value.values is not None
+    }
+    return _Filling(graph, recorded or {}, {**held, **(saved or {})}).run()
 
 
 def argument_names(graph: Graph, node: Node) -> tuple[str, ...]:

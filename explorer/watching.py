@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,16 +12,17 @@ from typing import Any
 
 import torch
 
-from explorer import diagnose
-from explorer.check import Mode
-from explorer.errors import ExplorerError
+from explorer import chains, diagnose
+from explorer.chains import Paths
+from explorer.errors import ExplorerError, UsageError
 from explorer.evidence import Looked
 from explorer.exploring import Exploring
 from explorer.gather import Gatherer, failed_node
 from explorer.names import Names, collect
 from explorer.places import source_of
-from explorer.report import Report, Session
+from explorer.report import CheckMode, Report, Session
 from explorer.script import StopScript
+from explorer.trace import trace
 from hooks.backward import BackwardCall, user_frame, watch_backward
 from hooks.forward import Observation, observe_forward
 from hooks.handles import Handles
@@ -47,13 +49,13 @@ class Watch:
         self,
         modules: Sequence[torch.nn.Module] = (),
         *,
-        check: Mode = "sample",
+        check: CheckMode = "sample",
         call: int | None = None,
         stop: bool = False,
         script: str = "",
     ) -> None:
         self.calls = 0
-        self.check: Mode = check
+        self.check: CheckMode = check
         self.problems: list[str] = []
         self.context: Observation | None = None
         self._modules = tuple(modules)
@@ -152,7 +154,11 @@ class Watch:
         number = self.calls
         with self._gatherer.around(call):
             if self._call is not None and number != self._call:
-                yield
+                try:
+                    yield
+                except Exception as error:
+                    self._post_mortem(call, number, error)
+                    raise
                 return
             exploring = self._begin(call)
             try:
@@ -162,6 +168,12 @@ class Watch:
                 self._end(exploring, call, number)
         if self._stop:
             raise StopScript
+
+    def _post_mortem(self, call: BackwardCall, number: int, error: Exception) -> None:
+        """Report a call that was not explored and failed: the graph is still there, its gradients are not."""
+        exploring = self._begin(call)
+        exploring.error = error
+        self._end(exploring, call, number)
 
     def _begin(self, call: BackwardCall) -> Exploring:
         names = Names()
@@ -184,6 +196,8 @@ class Watch:
             inputs=inputs,
             own=own,
         )
+        if exploring.trace is None:
+            self.problems += self._gatherer.cut_roots(roots)
         exploring.looked = self._gatherer.look(exploring.trace, names, roots, context)
         return exploring
 
@@ -199,11 +213,11 @@ class Watch:
         if report is None:
             self.problems += exploring.stages.problems
         else:
-            self._looked.append(exploring.looked)
+            self._looked.append(replace(exploring.looked, underflows=tuple(exploring.underflows)))
             self._explored.append(replace(report, failed=failed_node(report)))
 
 
-def explore(*tensors: Any, check: Mode = "sample") -> Report:
+def explore(*tensors: Any, check: CheckMode = "sample") -> Report:
     """Explore what a backward from `tensors` does, by running one: ``.grad`` stays untouched.
 
     The graph stays usable (``retain_graph``), and the random number generators are as before. A root
@@ -223,8 +237,6 @@ def explore(*tensors: Any, check: Mode = "sample") -> Report:
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"explore() takes tensors, not {type(tensor).__name__}")
-    import sys
-
     watch = Watch(check=check)
     watch.explore(tensors, collect(user_frame(sys._getframe(1))))
     if not watch._explored:
@@ -232,7 +244,7 @@ def explore(*tensors: Any, check: Mode = "sample") -> Report:
     return watch.report
 
 
-def watch(*modules: torch.nn.Module, check: Mode = "sample") -> Watch:
+def watch(*modules: torch.nn.Module, check: CheckMode = "sample") -> Watch:
     """Explore every backward() inside ``with explorer.watch(model) as watch:``.
 
     Args:
@@ -242,10 +254,36 @@ def watch(*modules: torch.nn.Module, check: Mode = "sample") -> Watch:
     return Watch(modules, check=check)
 
 
+def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 10) -> Paths:
+    """Every chain-rule path from `loss` to `x`: the product of local derivatives along each, and their sum.
+
+    Millions of paths are counted exactly without being listed; the `limit` largest contributions are.
+
+    Args:
+        loss: a tensor with a ``grad_fn``.
+        x: a leaf or an intermediate tensor of its graph.
+
+    Returns:
+        `Paths`, with `count`, `total`, `listed` (each with `nodes` and `contribution`) and `text`.
+
+    Raises:
+        UsageError: `x` is not in the graph of `loss`.
+    """
+    report = explore(loss, check="off")
+    try:
+        node = torch.autograd.graph.get_gradient_edge(x).node
+    except (AttributeError, RuntimeError) as error:
+        raise UsageError(f"paths() needs a tensor that requires a gradient: {error}") from None
+    live = trace([loss]).live
+    if node not in live:
+        raise UsageError("x is not in the graph of loss: no path leads to it (see explorer.why)")
+    return chains.paths(report, live.index(node), limit)
+
+
 @contextmanager
 def _own_backward() -> Iterator[None]:
     """Marks this thread's backward as ours, and gives back the generators' state."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call] # torch leaves it untyped
     _ours.running = True
     try:
         with torch.random.fork_rng(devices):

@@ -44,6 +44,7 @@ PUBLIC = [
     "Verdict",
     "Watch",
     "explore",
+    "paths",
     "walk",
     "watch",
 ]

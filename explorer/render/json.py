@@ -221,6 +221,7 @@ def _saved(saved: Saved) -> Object:
         "storage": saved.storage,
         "leaf": saved.leaf,
         "problem": saved.problem,
+        "values": _numbers(saved.values),
     }
 
 
@@ -390,6 +391,7 @@ def _read_saved(item: Object) -> Saved:
         storage=_optional(item["storage"], int),
         leaf=_optional(item["leaf"], int),
         problem=_text(item, "problem"),
+        values=None if item.get("values") is None else _read_numbers(_list(item, "values")),
     )
 
 

@@ -82,7 +82,7 @@ def _report(console: Console, report: Report, full: bool) -> None:
 
 
 def _header(console: Console, report: Report) -> None:
-    called = f"call {report.call}" if report.call else "backward was never called"
+    called = f"call {report.call}" if report.call else "a backward of the explorer's own"
     place = _place(report.where)
     first = Text(words.clean(report.root_name or "loss", 40), style="bold")
     for part in (words.clean(report.script, 60), f"{called} at {place}" if place else called):
