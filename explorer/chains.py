@@ -88,6 +88,23 @@ def paths(report: Report, target: int, limit: int = 10, forward: Forward | None 
     return Paths(target, count, total, gradient, listed, groups, note, text)
 
 
+def target_of(report: Report, name: str) -> int:
+    """The node called `name`, a variable's or parameter's name.
+
+    Raises:
+        UsageError: no node, or several, have that name; the message lists those there are.
+    """
+    found = [node.id for node in report.graph.nodes if name in (node.label, *node.names)]
+    if len(found) == 1:
+        return found[0]
+    named = sorted({node.label for node in report.graph.nodes if node.names})
+    if not found:
+        raise UsageError(
+            f"nothing in the graph is called {name!r}; there are {', '.join(named[:20]) or 'no names'}"
+        )
+    raise UsageError(f"{len(found)} nodes are called {name!r}: {', '.join(map(str, found[:20]))}")
+
+
 class _Search:
     """The part of the graph between the roots and the target, and three sweeps over it."""
 

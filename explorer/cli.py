@@ -83,6 +83,16 @@ class _Command(click.Command):
     type=click.IntRange(min=0),
     help="Module depth to unfold in drawings (default: what stays legible).",
 )
+@click.option("--full", is_flag=True, help="Draw and list every node, however many.")
+@click.option(
+    "--focus",
+    metavar="WHAT",
+    help="Draw only this name, module or node with its neighbours, or the paths A..B.",
+)
+@click.option("--explain", is_flag=True, help="Tell the backward step by step, a line of arithmetic each.")
+@click.option(
+    "--paths", "leaf", metavar="NAME", help="List the chain-rule paths to this variable, and their sum."
+)
 @click.option("--strict", is_flag=True, help="Exit 3 if a gradient mismatches or a finding is an error.")
 @click.option("-q", "--quiet", is_flag=True, help="No report on the terminal.")
 @click.argument("script", type=click.Path())
@@ -94,6 +104,10 @@ def main(
     stop: bool,
     check: CheckMode,
     depth: int | None,
+    full: bool,
+    focus: str | None,
+    explain: bool,
+    leaf: str | None,
     strict: bool,
     quiet: bool,
     script: str,
@@ -118,42 +132,61 @@ def main(
         sys.excepthook(type(error), error.with_traceback(None), None)
         sys.exit(1)
     exploration = pipeline.explore_script(program, root=root, call=call, stop=stop, check=check)
-    code = _finish(exploration, outputs, depth, quiet, strict)
+    session = exploration.session
+    if session.reports and not quiet:
+        _print(session, full)
+    told = _tell(session, explain, leaf)
+    written = _write(session, outputs, {"depth": depth, "full": full, "focus": focus})
+    code = _exit_code(exploration, told and written, strict)
     if exploration.outcome.interrupted:
         raise _Interrupted
     sys.exit(code)
 
 
-def _finish(
-    exploration: Exploration, outputs: tuple[str, ...], depth: int | None, quiet: bool, strict: bool
-) -> int:
-    """Print and write what was found; the exit code."""
+def _exit_code(exploration: Exploration, complete: bool, strict: bool) -> int:
+    """Say what is missing; the script's own code, unless it is 0 and there is more to tell."""
     own = exploration.outcome.code
-    session = exploration.session
-    written = True
-    if session.reports:
-        if not quiet:
-            _print(session)
-        written = _write(session, outputs, depth)
     for problem in exploration.problems:
         click.echo(f"explore: {problem}", err=True)
     if exploration.error is not None:
         click.echo(f"explore: {exploration.error}", err=True)
         if own == 0:
             return EXIT_NOTHING if isinstance(exploration.error, NothingDifferentiableError) else EXIT_USAGE
-    if own == 0 and not written:
+    if own == 0 and not complete:
         return 1
-    if own == 0 and strict and any(report.wrong for report in session.reports):
+    if own == 0 and strict and any(report.wrong for report in exploration.session.reports):
         return EXIT_STRICT
     return own
 
 
-def _print(session: Session) -> None:
+def _tell(session: Session, explain: bool, leaf: str | None) -> bool:
+    """Print the narration and the paths asked for; whether all of it could be told."""
+    from explorer import chains, narrative
+
+    width = _width()
+    for report in session.reports:
+        if explain:
+            click.echo(narrative.explain(report, width), err=True)
+        if leaf is None:
+            continue
+        try:
+            click.echo(chains.paths(report, chains.target_of(report, leaf)).text, err=True)
+        except ExplorerError as error:
+            click.echo(f"explore: --paths {leaf}: {error}", err=True)
+            return False
+    return True
+
+
+def _print(session: Session, full: bool) -> None:
     from explorer import render
 
     color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    width = shutil.get_terminal_size((80, 24)).columns if sys.stderr.isatty() else 80
-    click.echo(render.text.text(session, width=max(width, 40), color=color), err=True, color=color)
+    click.echo(render.text.text(session, width=_width(), color=color, full=full), err=True, color=color)
+
+
+def _width() -> int:
+    """Columns of the terminal that stderr is, 80 where it is none."""
+    return max(shutil.get_terminal_size((80, 24)).columns, 40) if sys.stderr.isatty() else 80
 
 
 def _check_outputs(outputs: tuple[str, ...]) -> None:
@@ -172,14 +205,14 @@ def _check_outputs(outputs: tuple[str, ...]) -> None:
             raise UsageError(f"cannot write {path!r}: permission denied")
 
 
-def _write(session: Session, outputs: tuple[str, ...], depth: int | None) -> bool:
+def _write(session: Session, outputs: tuple[str, ...], view: dict[str, Any]) -> bool:
     """Write every output; one that fails is told and does not keep the others from being written."""
     from explorer import render
 
     complete = True
-    for path in outputs:
+    for path in outputs if session.reports else ():
         try:
-            for written in render.save(session, path, depth=depth):
+            for written in render.save(session, path, **view):
                 click.echo(f"explore: wrote {written}", err=True)
         except (ExplorerError, OSError) as error:
             click.echo(f"explore: could not write {path}: {error}", err=True)

@@ -182,8 +182,20 @@ class Report:
 
     # The renderers read this module; these methods are doors to them and hold no logic.
 
-    def save(self, path: str | PathLike[str], *, depth: int | None = None) -> tuple[str, ...]:
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        depth: int | None = None,
+        full: bool = False,
+        focus: str | None = None,
+    ) -> tuple[str, ...]:
         """Write the report; the suffix decides: .svg .png .pdf .dot .html .json .txt.
+
+        Args:
+            depth: the module depth to unfold in drawings; chosen for legibility by default.
+            full: draw every node.
+            focus: draw only this name, module or node id with its neighbours, or the paths "A..B".
 
         Returns:
             The paths written.
@@ -194,7 +206,7 @@ class Report:
         """
         from explorer import render
 
-        return tuple(map(str, render.save(self, path, depth=depth)))
+        return tuple(map(str, render.save(self, path, depth=depth, full=full, focus=focus)))
 
     def to_json(self) -> str:
         """The report as JSON text, version 1 of the contract."""

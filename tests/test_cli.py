@@ -261,3 +261,39 @@ def test_a_script_with_its_own_hooks_explorer_and_rich(tmp_path: Path) -> None:
     assert ended.returncode == 0
     assert (tmp_path / "a.svg").exists()
     assert "call 1 at user.py:7" in ended.stderr
+
+
+HAND = """
+import torch
+a, b, c = (torch.tensor(value, requires_grad=True) for value in (2.0, 3.0, 4.0))
+d = a * b
+r = (d + b * c) * (a * c)
+r.backward()
+"""
+
+
+def test_the_paths_to_a_variable_are_listed(explore: Explore) -> None:
+    code, _, err = explore(HAND, "-q", "--paths", "b")
+    assert code == 0
+    assert "2 paths from r to b" in err
+    assert "sum of all 2: 48" in err
+    code, _, err = explore(HAND, "-q", "--paths", "nothing")
+    assert code == 1
+    assert "there are a, b, c, d, r" in err
+
+
+def test_the_backward_is_told_step_by_step(explore: Explore) -> None:
+    code, _, err = explore(HAND, "-q", "--explain")
+    assert code == 0
+    assert "b.grad += ∂r/∂b = " in err
+    assert "∂r/∂a = 96" in err
+
+
+def test_only_the_surroundings_of_a_name_are_drawn(explore: Explore, tmp_path: Path) -> None:
+    assert explore(HAND, "-q", "--focus", "a", "-o", "a.dot")[0] == 0
+    assert explore(HAND, "-q", "-o", "all.dot")[0] == 0
+    some, everything = ((tmp_path / name).read_text() for name in ("a.dot", "all.dot"))
+    assert len(some) < len(everything)
+    code, _, err = explore(HAND, "-q", "--focus", "nothing", "-o", "b.dot")
+    assert code == 1
+    assert "nothing" in err

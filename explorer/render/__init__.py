@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from explorer.errors import UsageError
@@ -15,29 +16,47 @@ from explorer.report import Report, Session
 
 __all__ = ["SUFFIXES", "check_suffix", "save"]
 
-Draw = Callable[[Report, "int | None"], bytes]
-Write = Callable[[Session, "int | None"], bytes]
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of a graph is drawn: modules down to `depth`, everything (`full`), or around `focus`."""
+
+    depth: int | None = None
+    full: bool = False
+    focus: str | None = None
 
 
-def _page(session: Session, depth: int | None) -> bytes:
+def _page(session: Session, view: View) -> bytes:
     from explorer.render.html import page  # large, and needed for this suffix alone
 
-    return page(session, depth=depth).encode("utf-8")
+    return page(session, depth=view.depth).encode("utf-8")
 
 
+def _picture(form: str) -> Draw:
+    return lambda report, view: picture.picture(
+        report, form, depth=view.depth, full=view.full, focus=view.focus
+    )
+
+
+def _dot(report: Report, view: View) -> bytes:
+    return dot.source(report, depth=view.depth, full=view.full, focus=view.focus).encode("utf-8")
+
+
+Draw = Callable[[Report, View], bytes]
+Write = Callable[[Session, View], bytes]
 _ONE_EACH: Mapping[str, Draw] = {
-    ".svg": lambda report, depth: picture.picture(report, "svg", depth=depth),
-    ".png": lambda report, depth: picture.picture(report, "png", depth=depth),
-    ".pdf": lambda report, depth: picture.picture(report, "pdf", depth=depth),
-    ".dot": lambda report, depth: dot.source(report, depth=depth).encode("utf-8"),
-    ".gv": lambda report, depth: dot.source(report, depth=depth).encode("utf-8"),
-    ".mmd": lambda report, depth: mermaid.source(report, depth=depth).encode("utf-8"),
+    ".svg": _picture("svg"),
+    ".png": _picture("png"),
+    ".pdf": _picture("pdf"),
+    ".dot": _dot,
+    ".gv": _dot,
+    ".mmd": lambda report, view: mermaid.source(report, depth=view.depth).encode("utf-8"),
     ".graphml": lambda report, _: graphml.source(report).encode("utf-8"),
 }
 _ALL_IN_ONE: Mapping[str, Write] = {
     ".html": _page,
     ".json": lambda session, _: json.dumps(session).encode("utf-8"),
-    ".txt": lambda session, _: text.text(session, width=100).encode("utf-8"),
+    ".txt": lambda session, view: text.text(session, width=100, full=view.full).encode("utf-8"),
 }
 SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".html", ".json", ".txt", ".gv", ".mmd", ".graphml")
 
@@ -60,31 +79,42 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
 
 
 def save(
-    found: Session | Report, path: str | os.PathLike[str], *, depth: int | None = None
+    found: Session | Report,
+    path: str | os.PathLike[str],
+    *,
+    depth: int | None = None,
+    full: bool = False,
+    focus: str | None = None,
 ) -> tuple[Path, ...]:
     """Write `found` to `path`, in the format its suffix names; a file is replaced whole or not at all.
 
     A page, JSON and text hold all reports of a session; of drawings there is one a report, with ``-2``,
     ``-3``, … before the suffix from the second on. Returns the paths written.
 
+    Args:
+        depth: the module depth to unfold in drawings; chosen for legibility by default.
+        full: draw every node.
+        focus: draw only the part this names; see `explorer.render.focus.focused`.
+
     Raises:
         UsageError: an unknown suffix, nothing to draw, or a path that cannot be written.
         LayoutError: the picture could not be laid out.
     """
     suffix = check_suffix(path)
+    view = View(depth, full, focus)
     session = (
         found if isinstance(found, Session) else Session((found,), found.script, found.torch, found.call)
     )
     first = Path(path)
     if suffix in _ALL_IN_ONE:
-        contents = {first: _ALL_IN_ONE[suffix](session, depth)}
+        contents = {first: _ALL_IN_ONE[suffix](session, view)}
     else:
         paths = [
             first if not place else first.with_name(f"{first.stem}-{place + 1}{first.suffix}")
             for place in range(len(session.reports))
         ]
         contents = {
-            one: _ONE_EACH[suffix](report, depth) for one, report in zip(paths, session.reports, strict=True)
+            one: _ONE_EACH[suffix](report, view) for one, report in zip(paths, session.reports, strict=True)
         }
     if not contents:
         raise UsageError(f"nothing to draw in {os.fspath(path)!r}: no backward call was explored")
