@@ -123,6 +123,26 @@ def test_a_link_opens_its_node(show: Show) -> None:
     assert show(samples.xyz(), "#n99").text("#ae-panel h2").startswith("f = ")
 
 
+def test_a_link_can_be_copied(show: Show) -> None:
+    tab = show(samples.block(), "#n12")
+    tab.click('[data-act="copy"]')
+    tab.wait("document.querySelector('[data-act=copy]').textContent === 'Link copied'")
+    link = tab.run(
+        "document.querySelector('#ae-panel input')?.value || document.querySelector('#ae-status').textContent"
+    )
+    assert link.endswith("page.html#n12")
+
+
+def test_the_formula_and_the_mathematics(show: Show) -> None:
+    report = samples.sigmoid()
+    nodes = [replace(node, formula={"self": "grad * result"}) for node in report.graph.nodes]
+    tab = show(replace(report, graph=replace(report.graph, nodes=tuple(nodes))), "#n2")
+    said = tab.text("#ae-panel")
+    (edge,) = report.graph.outgoing[2]
+    assert "grad * result" in said
+    assert local_derivatives(report)[edge, 0].formula in said
+
+
 def test_findings_lead_to_their_nodes(show: Show) -> None:
     tab = show(samples.kinds())
     tab.click(".finding.error")

@@ -40,15 +40,16 @@ function expand(raw, place) {
 }
 
 function nodeOf(raw, id) {
+  const outputs = (raw.o || []).map(specOf);
   return {
     id, name: text(raw.n), label: text(raw.l), names: (raw.a || []).map(text), kind: raw.k || "op",
     role: raw.r || "", module: text(raw.m), call: raw.c || 0, source: sourceOf(raw.s),
-    outputs: (raw.o || []).map(specOf),
+    outputs,
     formula: Object.entries(raw.f || {}).map(([name, said]) => [name, text(said)]),
     operation: text(raw.w), sign: text(raw.y), hooks: raw.h || [], note: raw.e || "", sequence: raw.q,
     saved: (raw.v || []).map((saved) => ({name: text(saved.n), spec: specOf(saved.s), bytes: saved.b || 0,
       text: saved.t || "", leaf: saved.l ? saved.l - 1 : null, problem: saved.p || ""})),
-    received: (raw.g || []).map((record) => record && recordOf(record)),
+    received: (raw.g || []).map((record, slot) => record && recordOf(record, outputs[slot])),
     ran: Boolean(raw.i), index: raw.i ? raw.i - 1 : -1, seconds: raw.t || 0,
     forward: raw.x || [],
     verdict: raw.d ? {status: text(raw.d[0]), reason: text(raw.d[1]), ratio: raw.d[2] === null ? null : numberOf(raw.d[2]),
@@ -64,10 +65,10 @@ function sourceOf(raw) {
   return raw ? {file: text(raw[0]), line: raw[1], inside: text(raw[2])} : null;
 }
 
-function recordOf(raw) {
+function recordOf(raw, spec) {
   const norm = numberOf(raw.n);
   return {norm, numel: raw.c, rms: raw.c ? norm / Math.sqrt(raw.c) : 0, zero: Boolean(raw.z), broken: raw.x || null,
-    values: raw.v || null, shape: raw.s || null, dtype: text(raw.d)};
+    values: raw.v || null, shape: raw.s || (spec ? spec.shape : null), dtype: raw.d ? text(raw.d) : spec ? spec.dtype : ""};
 }
 
 /** One level of detail: its shapes and wires, and where each node and edge of the graph is drawn. */

@@ -175,7 +175,11 @@ def _node(report: Report, node: Node, strings: _Strings, signed: bool) -> Object
             "q": node.sequence_nr,
             "h": [words.clean(hook, NAME) for hook in node.hooks],
             "e": words.clean(node.note, SAID),
-            "g": None if ran is None else [_record(record, strings) for record in ran.received],
+            "g": None
+            if ran is None
+            else [
+                _record(record, _at(node.outputs, slot), strings) for slot, record in enumerate(ran.received)
+            ],
             "t": None if ran is None else float(f"{ran.seconds:.3g}"),
             "i": None if ran is None else ran.index + 1,
             "x": None if forward is None else [_numbers(values) for values in forward],
@@ -200,10 +204,18 @@ def _sent(report: Report, index: int) -> Object | int:
     return 1 if record == total else _plain_record(record)
 
 
-def _record(record: GradientRecord | None, strings: _Strings) -> Object | None:
+def _at(specs: Sequence[TensorSpec | None], slot: int) -> TensorSpec | None:
+    return specs[slot] if slot < len(specs) else None
+
+
+def _record(record: GradientRecord | None, spec: TensorSpec | None, strings: _Strings) -> Object | None:
+    """A gradient; its shape and dtype only where they are not those of the output."""
     if record is None:
         return None
-    return {**_plain_record(record), "s": list(record.shape), "d": strings.number(record.dtype)}
+    found = _plain_record(record)
+    if spec is None or (spec.shape, spec.dtype) != (record.shape, record.dtype):
+        found |= {"s": list(record.shape), "d": strings.number(record.dtype)}
+    return found
 
 
 def _plain_record(record: GradientRecord) -> Object:

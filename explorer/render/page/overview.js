@@ -60,7 +60,9 @@ function showLegend() {
   const report = stage.report, legend = byId("legend");
   legend.replaceChildren();
   if (stage.view.circuit) {
-    legend.append(make("span", {}, make("span", {class: "value"}, "forward value"), " above the wire, ", make("span", {class: "gradient"}, "gradient"), " below"));
+    const known = report.nodes.some((node) => node.forward.some(Boolean));
+    if (known) legend.append(make("span", {}, make("span", {class: "value"}, "forward value"), " above the wire"));
+    if (report.ran) legend.append(make("span", {}, make("span", {class: "gradient"}, "gradient"), known ? " below" : " below the wire"));
   } else if (report.centre) {
     const swatch = (level) => make("span", {class: `level${level}`}, `${{0: "≤ ", 6: "≥ "}[level] || ""}${scientific(report.centre * 10 ** (level - 3))}`);
     legend.append(make("span", {}, "gradient RMS"), make("span", {class: "swatches"}, [0, 1, 2, 3, 4, 5, 6].map(swatch)),

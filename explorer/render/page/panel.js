@@ -103,7 +103,9 @@ function gradientOf(report, node) {
 /** upstream × local = downstream, for each input. */
 function flowOf(report, node) {
   const edges = report.outgoing[node.id].map((index) => report.edges[index]);
-  return section("Sends to its inputs", edges.map((edge) => equation(report, edge)));
+  const named = [...new Set(edges.flatMap((edge) => edge.local?.formula.match(/\bv\d+\b/g) || []))];
+  const said = named.length ? `${named.join(", ")}: what node${named.length > 1 ? "s" : ""} ${named.map((name) => name.slice(1)).join(", ")} made` : "";
+  return section("Sends to its inputs", edges.map((edge) => equation(report, edge)), said ? make("p", {class: "under", style: "font-size:12px"}, said) : null);
 }
 
 function equation(report, edge) {

@@ -19,7 +19,7 @@ from explorer.report import Report
 TIMEOUT = 20.0
 """Seconds the layout of the first view may take; the others get a third of it."""
 DEPTHS = 8
-"""Module depths that are tried."""
+"""Module depths that are tried at most."""
 STEPS = 3
 """Levels of detail given up, one at a time, before a timeout of the first view is final."""
 
@@ -99,11 +99,15 @@ def _others(report: Report, first: Drawing, limit: int) -> Iterator[tuple[str, D
         yield "every node", fold.draw(report, full=True)
     else:
         yield "finest", fold.draw(report, visible=limit)
-    by_depth = [(f"modules, depth {depth}", fold.draw(report, depth=depth)) for depth in range(1, DEPTHS)]
+    deepest = max((node.module.count(".") + 1 for node in report.graph.nodes if node.module), default=0)
+    by_depth = [
+        (f"modules, depth {depth}", fold.draw(report, depth=depth))
+        for depth in range(1, min(deepest, DEPTHS) + 1)
+    ]
     fitting = [item for item in by_depth if len(item[1].shapes) <= limit]
     yield from sorted(fitting, key=lambda item: _distance(len(item[1].shapes), len(first.shapes)))
-    light = fold.draw(report, visible=max(limit, fold.VISIBLE))
-    yield "without reshapes", light
+    if len(report.graph.nodes) <= limit:
+        yield "without reshapes", fold.draw(report, visible=limit)
 
 
 def _distance(shapes: int, first: int) -> int:
