@@ -6,6 +6,7 @@ user's names are spelled out, so that no name can drive the terminal.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from io import StringIO
 from math import isfinite, log10
@@ -261,6 +262,9 @@ def _check(console: Console, report: Report) -> None:
     bad = [verdict for verdict in report.verdicts if verdict.status in BAD_STATUSES]
     sign, style = ("≠ ", "bold red") if bad else ("✓ ", "green") if report.check.checked else ("· ", "dim")
     _hanging(console, sign, words.check_line(report.check), style)
+    reasons = Counter(verdict.reason for verdict in report.verdicts if verdict.status == "unchecked")
+    for reason, count in reasons.most_common(LISTED):
+        _hanging(console, "  · ", f"unchecked: {words.clean(reason, 300)} ({count:,})", "dim")
     for verdict in bad[:LISTED]:
         node = report.graph.nodes[verdict.node]
         place = f" ({_place(node.source)})" if node.source is not None else ""

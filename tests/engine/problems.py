@@ -170,6 +170,7 @@ def problems() -> dict[str, Problem]:
         # attention
         "attention": ("ScaledDotProductFlashAttentionForCpuBackward0", lambda q, k, v: F.scaled_dot_product_attention(q, k, v), [(2, 2, 5, 3), (2, 2, 4, 3), (2, 2, 4, 3)]),
         "attention causal": ("ScaledDotProductFlashAttentionForCpuBackward0", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), [(2, 2, 5, 3)] * 3),
+        "attention grouped": ("ScaledDotProductFlashAttentionForCpuBackward0", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True), [(2, 4, 5, 3), (2, 2, 5, 3), (2, 2, 5, 3)]),
         # losses
         "mse": ("MseLossBackward0", F.mse_loss, [_S, _S]),
         "smooth l1": ("SmoothL1LossBackward0", lambda x, t: F.smooth_l1_loss(x, t, reduction="sum", beta=0.7), [_S, _S]),
