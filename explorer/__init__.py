@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from explorer.graph import Edge, Graph, Node, Saved, Source, TensorSpec
+    from explorer.reasons import why
     from explorer.report import Finding, GradientRecord, Report, Session, Verdict
     from explorer.trace import walk
     from explorer.watching import Watch, explore, paths, watch
@@ -30,6 +31,7 @@ _HOMES = {
     "watch": "watching",
     "Watch": "watching",
     "walk": "trace",
+    "why": "reasons",
     "paths": "watching",
     "Report": "report",
     "Session": "report",
@@ -72,6 +74,7 @@ __all__ = [
     "paths",
     "walk",
     "watch",
+    "why",
 ]
 
 

@@ -21,7 +21,7 @@ class ParameterFact:
     `reached`: some backward call had it among its leaves. `optimized`: an optimizer holds it.
     `module` is the dotted path of its module, and `ran` how that module's forward ran; `siblings_ran`
     says whether another module of the same root ran with gradients enabled. `identity` tells
-    parameters apart within one run.
+    parameters apart within one run; `where` is the line that makes its module, where found.
     """
 
     name: str
@@ -32,6 +32,7 @@ class ParameterFact:
     ran: Ran = "unknown"
     siblings_ran: bool = False
     identity: int = 0
+    where: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +125,18 @@ class WrongFunction:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was seen right before one explored backward."""
+    """What was seen right before (and, for `underflows`, during) one explored backward.
+
+    `underflows`: nodes whose float16 result is 0 only for want of precision. `earlier`: the sequence
+    number reached when the backward call before this one ended; nodes below it are older.
+    """
 
     cuts: tuple[Cut, ...] = ()
     damage: tuple[Damage, ...] = ()
     units: tuple[Units, ...] = ()
     broadcasts: tuple[Broadcast, ...] = ()
+    underflows: tuple[int, ...] = ()
+    earlier: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,18 +31,18 @@ from explorer.evidence import (
     Units,
     WrongFunction,
 )
-from explorer.graph import Source
+from explorer.graph import Graph, Node, Source
 from explorer.names import Names
 from explorer.places import line_of
 from explorer.report import Report
 from explorer.trace import Trace
 from hooks import functions
 from hooks.backward import BackwardCall
-from hooks.damage import find_damage
+from hooks.damage import FREED, MODIFIED, find_damage
 from hooks.evidence import Collector
 from hooks.forward import Observation
 from hooks.nodes import is_leaf
-from hooks.places import Place
+from hooks.places import USER, Place, kind_of
 from hooks.units import count_units, find_broadcasts
 
 ContextOf = Callable[[Any], Any]
@@ -142,8 +142,9 @@ class Gatherer:
         damage = find_damage(live, problems, tensors, self._collector.steps) if problems else []
         return Looked(
             cuts=tuple(_cuts(self._collector, self._known, trace, roots)),
-            damage=tuple(_damage(one, self._known, names, context_of) for one in damage),
+            damage=tuple(_damage(one, self._known, names, context_of, trace.graph) for one in damage),
             units=tuple(Units(u.node, u.function, u.affected, u.units, u.rows) for u in count_units(live)),
+            earlier=self._collector.earlier,
             broadcasts=tuple(
                 Broadcast(b.node, b.prediction, b.target, b.shape) for b in find_broadcasts(live)
             ),
@@ -158,6 +159,11 @@ def failed_node(report: Report) -> int | None:
     if not report.error:
         return None
     graph = report.graph
+    if not any(report.gradients):
+        # Nothing was recorded: the call was looked at after it had failed. Values that cannot be read tell.
+        telling = MODIFIED if MODIFIED in report.error else FREED if FREED in report.error else None
+        hurt = (n for n in graph.order if telling and any(telling in s.problem for s in graph.nodes[n].saved))
+        return next(hurt, None)
     ran = [gradients is not None for gradients in report.gradients]
     ready = [
         node
@@ -251,7 +257,7 @@ def _cuts(collector: Collector, known: Known, trace: Trace, roots: Sequence[Any]
             yield Cut(where, cut.how, tuple(map(id, leaves)), names, node)
 
 
-def _damage(found: Any, known: Known, names: Names, context: ContextOf | None) -> Damage:
+def _damage(found: Any, known: Known, names: Names, context: ContextOf | None, graph: Graph) -> Damage:
     variable = ""
     if found.tensor is not None:
         spelled = names.tensors.get(id(found.tensor), ())
@@ -261,8 +267,44 @@ def _damage(found: Any, known: Known, names: Names, context: ContextOf | None) -
         where = context(found.culprit)
         if where is not None and where.file:
             culprit = line_of(where.file, where.line, where.function)
+    if culprit is None:
+        culprit = _inplace_consumer(graph, graph.nodes[found.node], found.saved)
     step = found.step is not None
     return Damage(found.node, found.saved, found.version, found.expected, variable, culprit, step)
+
+
+def _inplace_consumer(graph: Graph, victim: Node, saved: str) -> Source | None:
+    """The line of the youngest in-place operation, made after `victim`, on the tensor it saved.
+
+    Certain for a saved result; for a saved input only where the victim has a single one in the graph.
+    """
+    tensors = [(victim.id, 0)] if saved == "result" else []
+    if not tensors and len(graph.outgoing[victim.id]) == 1:
+        edge = graph.edges[graph.outgoing[victim.id][0]]
+        tensors = [(edge.target, edge.target_slot)]
+    takers = [
+        graph.nodes[graph.edges[edge].source]
+        for node, slot in tensors
+        for edge in graph.incoming[node]
+        if graph.edges[edge].target_slot == slot
+    ]
+    created = victim.sequence_nr or 0
+    later = [taker for taker in takers if (taker.sequence_nr or 0) > created and _in_place(taker)]
+    youngest = max(later, key=lambda taker: taker.sequence_nr or 0, default=None)
+    return youngest.source if youngest is not None else None
+
+
+def _in_place(node: Node) -> bool:
+    """Whether the line that made `node` says that it changed its input: ``mul_``, ``+=``, ``x[i] =``."""
+    if node.operation.endswith("_") and not node.operation.endswith("__"):
+        return True
+    if node.source is None:
+        return False
+    try:
+        tree = ast.parse(node.source.code)
+    except (SyntaxError, ValueError):
+        return False
+    return any(isinstance(statement, ast.AugAssign) for statement in tree.body)
 
 
 def _facts(
@@ -283,7 +325,27 @@ def _facts(
             ran=ran.get(id(parameter), "unknown"),
             siblings_ran=siblings.get(id(parameter), False),
             identity=id(parameter),
+            where=None if collector.reached(parameter) else _made(known, path),
         )
+
+
+def _made(known: Known, path: str) -> Source | None:
+    """The line of the root's ``__init__`` that makes the module at `path`."""
+    name = path.partition(".")[0]
+    for ref, _ in known.roots.values():
+        root = ref()
+        code = (
+            getattr(vars(type(root)).get("__init__"), "__code__", None)
+            if name and hasattr(root, name)
+            else None
+        )
+        if root is None or code is None or kind_of(code.co_filename) != USER:
+            continue
+        lines = sorted({line for _, _, line in code.co_lines() if line})
+        for line in lines:
+            if getline(code.co_filename, line).strip().startswith(f"self.{name} ="):
+                return line_of(code.co_filename, line, "__init__")
+    return None
 
 
 def _runs(

@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from hooks.handles import Handles
 from hooks.lines import user_place
 from hooks.nodes import AutogradNode, is_leaf
-from hooks.places import Place
+from hooks.places import OURS, Place, kind_of
 from hooks.saved import read
 from hooks.steps import storage_of
 
@@ -98,7 +98,7 @@ class Cuts:
         def wrapper(self_: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling():
                 return original(self_, *args, **kwargs)
-            if not self._open or type(self_) not in _PLAIN or not self_.requires_grad:
+            if not self._open or type(self_) not in _PLAIN or not self_.requires_grad or _ours():
                 return original(self_, *args, **kwargs)
             node = self_.grad_fn if name == "detach_" else None
             result = original(self_, *args, **kwargs)
@@ -153,6 +153,11 @@ class Cuts:
         )
         if place is not None and leaves and storage_of(output) is not None:
             known.append(CutSeen(place, "no_grad", leaves, _weak(output)))
+
+
+def _ours() -> bool:
+    """Whether the caller of the patched method is the explorer itself."""
+    return kind_of(sys._getframe(2).f_code.co_filename) == OURS
 
 
 def _weak(tensor: torch.Tensor) -> StorageWeakRef:

@@ -44,6 +44,7 @@ class Collector:
         self.reads = NonLeafReads()
         self.problems: list[str] = []
         self.complete = False
+        self.earlier: int | None = None
         self._reached: dict[int, weakref.ref[torch.Tensor]] = {}
         self._handles = Handles()
 
@@ -76,6 +77,7 @@ class Collector:
 
     def after(self, call: BackwardCall) -> None:
         """Note what a backward call reached and accumulated."""
+        self.earlier = torch._C._autograd._get_sequence_nr()
         with self._guard("following gradients"):
             self.steps.after_backward()
         with self._guard("following the graph's size"):

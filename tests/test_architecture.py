@@ -47,6 +47,7 @@ PUBLIC = [
     "paths",
     "walk",
     "watch",
+    "why",
 ]
 
 

@@ -40,8 +40,8 @@ def fan_in_cancellation(report: Report, evidence: Evidence) -> Iterator[Finding]
         yield Finding(
             code="fan-in-cancellation",
             severity="info",
-            message=f"The {len(parts)} branches into `{node.label or node.name}` ({', '.join(numbers)}) cancel to "
-            f"{total.norm:.2g}.",
+            message=f"The {len(parts)} branches into `{node.label or node.name}` "
+            f"({', '.join(numbers)}) cancel to {total.norm:.2g}.",
             advice="If this is not meant, look at the sign of one branch; the remainder is mostly rounding.",
             node=node.id,
             where=node.source,

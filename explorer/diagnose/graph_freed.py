@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from explorer.diagnose.registry import diagnosis
 from explorer.evidence import Evidence
+from explorer.graph import Node
 from explorer.report import Finding, Report
 
 FREED = "second time"
@@ -21,14 +22,17 @@ def graph_freed(report: Report, evidence: Evidence) -> Iterator[Finding]:
         node
         for number in report.graph.order
         for node in (report.graph.nodes[number],)
-        if any(FREED in saved.problem for saved in node.saved)
+        if any(FREED in saved.problem for saved in node.saved) and _older(node, evidence.looked.earlier)
     ]
     if not freed:
         return
     first = freed[0]
     named = f"`{first.names[0]}`" if first.names else first.name
     line = f" (line {first.source.line})" if first.source else ""
-    if first.role == "root":
+    kept = sum(1 for node in report.graph.nodes if node.saved)
+    if len(freed) == kept:
+        root = report.graph.nodes[report.graph.roots[0][0]]
+        first, named = root, f"`{report.root_name}`"
         message = f"{named} was already differentiated: its graph of {len(freed)} nodes is gone."
         advice = "Compute the loss again before each backward(); call backward() once per forward."
     else:
@@ -46,3 +50,11 @@ def graph_freed(report: Report, evidence: Evidence) -> Iterator[Finding]:
         where=first.source,
         nodes=tuple(node.id for node in freed),
     )
+
+
+def _older(node: Node, earlier: int | None) -> bool:
+    """Whether the node was made before the backward call before this one ended.
+
+    A call that failed has freed nodes of its own, which are younger.
+    """
+    return earlier is None or node.sequence_nr is None or node.sequence_nr < earlier

@@ -58,4 +58,5 @@ def _finding(module: str, facts: list[ParameterFact], severity: Severity, root: 
         severity=severity,
         message=f"{names} {verb} not in the graph of `{root}`{ran}.",
         advice=advice,
+        where=facts[0].where,
     )

@@ -13,4 +13,4 @@ for _ in range(6):
     loss.backward()  # BUG
     optimizer.step()
     total += loss
-print(float(total))
+print(total.item())
