@@ -8,7 +8,7 @@ its contribution is not one number; then the shares of the last edges are shown,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isclose, isnan, log, prod
 
@@ -69,6 +69,17 @@ class Paths:
 
     def __str__(self) -> str:
         return self.text
+
+    def __iter__(self) -> Iterator[Path]:
+        """The listed paths, the largest contribution first."""
+        return iter(self.listed)
+
+    def __len__(self) -> int:
+        """How many paths are listed; `count` says how many there are."""
+        return len(self.listed)
+
+    def __getitem__(self, place: int) -> Path:
+        return self.listed[place]
 
 
 def paths(report: Report, target: int, limit: int = 10, forward: Forward | None = None) -> Paths:

@@ -23,6 +23,7 @@ from explorer.places import source_of
 from explorer.report import CheckMode, Report, Session
 from explorer.script import StopScript
 from explorer.trace import trace
+from hooks.applied import observe_functions
 from hooks.backward import BackwardCall, user_frame, watch_backward
 from hooks.forward import Observation, observe_forward
 from hooks.handles import Handles
@@ -72,6 +73,7 @@ class Watch:
             self._handles.enter(watch_backward(self._around))
             self.context = self._handles.enter(observe_forward(self._modules))
             self._handles.enter(self._gatherer)
+            self._handles.enter(observe_functions())
         except BaseException:
             self._handles.close()
             raise
@@ -214,7 +216,7 @@ class Watch:
             self.problems += exploring.stages.problems
         else:
             self._looked.append(replace(exploring.looked, underflows=tuple(exploring.underflows)))
-            self._explored.append(replace(report, failed=failed_node(report)))
+            self._explored.append(replace(report, failed=failed_node(report, exploring.looked.earlier)))
 
 
 def explore(*tensors: Any, check: CheckMode = "sample") -> Report:
@@ -254,7 +256,7 @@ def watch(*modules: torch.nn.Module, check: CheckMode = "sample") -> Watch:
     return Watch(modules, check=check)
 
 
-def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 10) -> Paths:
+def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:
     """Every chain-rule path from `loss` to `x`: the product of local derivatives along each, and their sum.
 
     Millions of paths are counted exactly without being listed; the `limit` largest contributions are.
@@ -264,7 +266,8 @@ def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 10) -> Paths:
         x: a leaf or an intermediate tensor of its graph.
 
     Returns:
-        `Paths`, with `count`, `total`, `listed` (each with `nodes` and `contribution`) and `text`.
+        `Paths`: iterating gives those listed, the largest first, each with `nodes`,
+        `local` and `contribution`; `count`, `total` and `text` tell of all.
 
     Raises:
         UsageError: `x` is not in the graph of `loss`.

@@ -8,8 +8,8 @@ from math import isclose
 import pytest
 import torch
 
-from explorer.errors import UsageError
 from explorer.chains import Paths, paths
+from explorer.errors import UsageError
 from explorer.report import Report
 from explorer.values import fill
 from tests.small_reports import hand_made, report_of

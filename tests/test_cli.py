@@ -56,10 +56,10 @@ def test_the_report_goes_to_stderr_and_the_scripts_words_to_stdout(explore: Expl
 
 
 def test_every_output_is_written(explore: Explore, tmp_path: Path) -> None:
-    names = ["a.svg", "a.png", "a.dot", "a.html", "a.json", "a.txt"]
+    names = ["a.svg", "a.png", "a.pdf", "a.dot", "a.html", "a.json", "a.txt"]
     code, _, err = explore(TWO_CALLS, "-q", *(word for name in names for word in ("-o", name)))
     assert code == 0
-    begins = [b"<svg", b"\x89PNG", b"digraph", b"<!doctype html>", b'{"version":1', b"loss"]
+    begins = [b"<svg", b"\x89PNG", b"%PDF", b"digraph", b"<!doctype html>", b'{"version":1', b"loss"]
     for name, begin in zip(names, begins, strict=True):
         assert f"wrote {name}" in err
         assert (tmp_path / name).read_bytes().lower().startswith(begin.lower()), name

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from html import escape
 
 from explorer.errors import LayoutError
 from explorer.render.json import dumps
 from explorer.render.picture import picture
 from explorer.render.text import text
-from explorer.report import Report, Session
+from explorer.report import Report
 
 TIMEOUT = 5.0
 LARGEST_SVG = 2_000_000
@@ -52,10 +51,6 @@ class Interactive:
         return text(self.report)
 
     def _repr_html_(self) -> str:
-        from explorer.render.html import page  # large, and needed for this alone
+        from explorer.render.html import frame  # large, and needed for this alone
 
-        whole = page(Session((self.report,), self.report.script, self.report.torch, self.report.call))
-        return (
-            f'<iframe sandbox="allow-scripts" style="width:100%;height:{HEIGHT}px;border:0" '
-            f'title="autograd graph" srcdoc="{escape(whole, quote=True)}"></iframe>'
-        )
+        return frame(self.report, height=HEIGHT)
