@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from explorer.diagnose.non_finite_gradient import NAN_RETURNED
 from explorer.evidence import (
     Broadcast,
     Cut,
@@ -151,19 +152,35 @@ class Gatherer:
         )
 
 
-def failed_node(report: Report) -> int | None:
+def failed_node(report: Report, earlier: int | None = None) -> int | None:
     """The node a failed backward was in: of those that were ready and did not run, the youngest.
 
-    That is the order torch's engine keeps on one thread. None where nothing failed.
+    That is the order torch's engine keeps on one thread. None where nothing failed. A node that anomaly
+    mode names has run. `earlier` is the sequence number at the end of the call before: what a failed call
+    freed itself is younger.
     """
     if not report.error:
         return None
     graph = report.graph
+    named = NAN_RETURNED.search(report.error)
+    if named is not None:
+        places = [
+            (ran.index, node.id)
+            for node, ran in zip(graph.nodes, report.gradients, strict=False)
+            if ran is not None and node.name == named[1]
+        ]
+        return max(places, default=(0, None))[1]
     if not any(report.gradients):
         # Nothing was recorded: the call was looked at after it had failed. Values that cannot be read tell.
         telling = MODIFIED if MODIFIED in report.error else FREED if FREED in report.error else None
-        hurt = (n for n in graph.order if telling and any(telling in s.problem for s in graph.nodes[n].saved))
-        return next(hurt, None)
+        hurt = [
+            graph.nodes[number]
+            for number in graph.order
+            if telling is not None and any(telling in saved.problem for saved in graph.nodes[number].saved)
+        ]
+        if telling == FREED and earlier is not None:
+            hurt = [node for node in hurt if (node.sequence_nr or 0) < earlier]
+        return hurt[0].id if hurt else None
     ran = [gradients is not None for gradients in report.gradients]
     ready = [
         node

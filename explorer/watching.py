@@ -70,9 +70,10 @@ class Watch:
 
     def __enter__(self) -> Watch:
         try:
+            # Entered first, so left last: on leaving it runs backwards of its own, which are nobody's calls.
+            self._handles.enter(self._gatherer)
             self._handles.enter(watch_backward(self._around))
             self.context = self._handles.enter(observe_forward(self._modules))
-            self._handles.enter(self._gatherer)
             self._handles.enter(observe_functions())
         except BaseException:
             self._handles.close()

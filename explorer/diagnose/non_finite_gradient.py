@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from explorer.diagnose.registry import diagnosis
 from explorer.evidence import Evidence
 from explorer.graph import Node
 from explorer.report import Finding, GradientRecord, Report
+
+NAN_RETURNED = re.compile(r"Function '(\w+)' returned nan values")
+"""What anomaly mode says."""
 
 
 @diagnosis("non-finite-gradient")
@@ -16,6 +20,17 @@ def non_finite_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]
 
     Where the incoming gradient of a root is itself not finite, the root is named: the loss was bad.
     """
+    if report.failed is not None and NAN_RETURNED.search(report.error):
+        stopped = report.graph.nodes[report.failed]
+        yield Finding(
+            code="non-finite-gradient",
+            severity="error",
+            message=f"{stopped.name} sends NaN (anomaly mode stopped backward there).",
+            advice="Keep its input away from the singular point; under a mask, mask the *input*.",
+            node=stopped.id,
+            where=stopped.source,
+        )
+        return
     ran = sorted(
         (gradients.index, node) for node, gradients in enumerate(report.gradients) if gradients is not None
     )

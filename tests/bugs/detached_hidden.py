@@ -1,4 +1,4 @@
-"""detach() in forward starves the encoder (discuss.pytorch.org: "grad is None after detach")."""
+"""detach() on the way starves what is upstream (prodopsy.com/?p=470, on detached tensors)."""
 
 import torch
 from torch import nn

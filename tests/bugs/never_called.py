@@ -1,4 +1,4 @@
-"""Nobody called backward (discuss.pytorch.org: "why is x.grad None")."""
+"""Nobody called backward, so .grad is None (pytorch/pytorch#30531 lists the reasons)."""
 
 import torch
 

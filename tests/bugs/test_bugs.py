@@ -27,7 +27,7 @@ BUGS = {
     "half_tiny": "half-underflow",
     "hidden_state": "graph-freed",
     "inplace_exp": "inplace-damage",
-    "inplace_relu": "inplace-damage",
+    "inplace_sigmoid": "inplace-damage",
     "inplace_step": "inplace-damage",
     "kept_history": "growing-graph",
     "log_zero": "non-finite-gradient",
@@ -42,6 +42,11 @@ BUGS = {
     "unused_branch": "unreached-parameter",
     "where_sqrt": "non-finite-gradient",
 }
+ANOMALY = """torch.autograd.set_detect_anomaly(True)
+loss = (torch.zeros(2, requires_grad=True).sqrt() * 0).sum()"""
+HOOK = """h = torch.ones(2, requires_grad=True) * 3
+h.register_hook(lambda grad: 1 / 0)
+loss = h.exp().sum()"""
 DYING = ("inplace_exp", "hidden_state", "custom_shape")
 
 
@@ -97,7 +102,7 @@ def test_the_bug_is_named_first_with_its_line(name: str, capfd: pytest.CaptureFi
     if name in DYING:
         report = exploration.session.reports[-1]
         assert report.error
-        assert report.failed is not None
+        assert report.failed == found[0].node or name == "custom_shape"
 
 
 @pytest.mark.parametrize("name", DYING)
@@ -114,3 +119,23 @@ def test_a_dying_script_keeps_its_traceback_and_exit_code(name: str) -> None:
     last = plain.stderr.splitlines()[-1]
     assert last in ours.stderr
     assert "/explorer/" not in ours.stderr.partition(last)[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "failed", "code"),
+    [
+        (ANOMALY, "SqrtBackward0", "non-finite-gradient"),
+        (HOOK, "MulBackward0", None),
+    ],
+)
+def test_the_failing_node_is_marked(body: str, failed: str, code: str | None, tmp_path: Path) -> None:
+    script = tmp_path / "dies.py"
+    script.write_text(f"import torch\n{body}\nloss.backward()\n")
+    try:
+        with warnings.catch_warnings(record=True):
+            (report,) = pipeline.explore_script(load(str(script))).session.reports
+    finally:
+        torch.autograd.set_detect_anomaly(False)
+    assert report.failed is not None
+    assert report.graph.nodes[report.failed].name == failed
+    assert [finding.code for finding in report.findings] == ([code] if code else [])

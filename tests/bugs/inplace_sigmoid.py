@@ -1,4 +1,4 @@
-"""An in-place ReLU overwrites the sigmoid's result (pytorch/pytorch#5687 asks what "inplace" breaks)."""
+"""An in-place operation on the result that the derivative of sigmoid needs (pytorch/pytorch#9391)."""
 
 import torch
 from torch import nn
