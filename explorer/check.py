@@ -33,6 +33,7 @@ from explorer.engine.run import Run
 from explorer.engine.sampling import Points, plan, wrong_share
 from explorer.errors import RuleError
 from explorer.graph import TensorSpec
+from explorer.numeric import Numeric, UncheckableError
 from explorer.report import SMALL, CheckSummary, Status, Verdict
 from explorer.trace import Trace
 from hooks.nodes import Event
@@ -103,6 +104,7 @@ class Checker:
         total = sum(spec.numel for node in graph.nodes for spec in node.outputs if spec is not None)
         self._own: dict[Slot, Array] | None = {} if total <= SMALL_GRAPH else None
         self._compared_end_to_end = 0
+        self._numeric = Numeric()
 
     # ------------------------------------------------------------------ while backward runs
 
@@ -128,7 +130,7 @@ class Checker:
         name = self._graph.nodes[event.index].name
         rule = rule_for(name)
         if rule is None:
-            outcome.problems.append(f"no rule for {name}")
+            self._compare_numerically(event)
             self._forget_own(event.index)
             return
         unreadable = next((one.reason for one in incoming if isinstance(one, Missing)), "")
@@ -208,6 +210,20 @@ class Checker:
             whole=self._mode == "full" or self._own is not None,
         )
         outcome.found.append((f"local, input {slot}", found))
+
+    def _compare_numerically(self, event: Event) -> None:
+        """A node without a rule: finite differences where it is a Python Function, else unchecked."""
+        outcome, node = self._outcomes[event.index], self._graph.nodes[event.index]
+        if not isinstance(event.node, torch.autograd.function.BackwardCFunction):
+            outcome.problems.append(f"no rule for {node.name}")
+            return
+        wanted = [target is not None for target in self._targets[event.index]]
+        try:
+            compared = self._numeric.compare(event, wanted, whole=self._mode == "full")
+        except UncheckableError as reason:
+            outcome.problems.append(f"no rule for {node.name}, and no finite differences: {reason}")
+            return
+        outcome.found += [(f"local, input {slot}, finite differences", found) for slot, found in compared]
 
     @staticmethod
     def _hints(rule: Rule, site: Site, incoming: Sequence[Array | None], slot: int) -> Points:
