@@ -159,6 +159,8 @@ class Checker:
 
     def _site(self, event: Event, name: str) -> Site:
         saved = {key: _readable(value) for key, value in read(event.node).items()}
+        if isinstance(event.node, torch.autograd.function.BackwardCFunction):
+            saved |= {key: value_of(value) for key, value in vars(event.node).items() if key not in saved}
         nodes = self._graph.nodes
         inputs: list[TensorSpec | None] = []
         for target in self._targets[event.index]:

@@ -30,6 +30,7 @@ OUTPUT = {
     "residual_cnn": ["25.6 million parameters", "every parameter has a gradient: True"],
     "gpt_block": ["loss 3.9", "every parameter has a gradient: True"],
     "custom_function": ["largest difference from torch's SiLU: "],
+    "own_rule": ["5 of 24 gradients are zero: those elements were dropped"],
 }
 
 LEAVES = {
@@ -103,6 +104,17 @@ def test_the_tied_embedding_shows_both_names() -> None:
 def test_the_custom_function_is_shown_as_such() -> None:
     _, report = explored("custom_function")
     assert [node.name for node in report.graph.nodes if node.kind == "custom"] == ["SwishBackward"]
+
+
+def test_a_rule_of_ones_own_is_what_the_custom_node_is_checked_by() -> None:
+    from explorer.engine.registry import unregister
+
+    _, report = explored("own_rule")
+    (node,) = (node for node in report.graph.nodes if node.kind == "custom")
+    verdict = report.verdict(node.id)
+    assert verdict is not None
+    assert (verdict.status, verdict.elements) == ("match", 24)
+    unregister("DropoutBackward")
 
 
 @pytest.mark.parametrize("name", ["xyz", "digits_cnn"])

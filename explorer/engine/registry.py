@@ -95,19 +95,30 @@ def vjp(*names: str, hints: Hints | None = None) -> Callable[[Function], Functio
     broadcast input's shape, taking the real part and casting happen afterwards. `hints`, called the same
     way, gives for each entry a list of element indices worth checking.
 
+    A custom Function's node is called by its class and "Backward" ("SwishBackward"), an op of torch.library
+    "GeneratedBackwardFor_NAMESPACE_OP_defaultBackward"; ``n.saved_tensors`` and the attributes of its ctx
+    are what a rule of one's own reads. Running the same definition again (a notebook's cell) replaces it.
+
     Raises:
         RuleError: a name already has a rule.
     """
 
     def register(function: Function) -> Function:
         for name in names:
-            if name in _RULES:
+            if name in _RULES and _origin(_RULES[name].function) != _origin(function):
                 raise RuleError(f"{name} already has a rule: {_RULES[name].function.__qualname__}")
         rule = Rule(names, function, hints)
         _RULES.update(dict.fromkeys(names, rule))
         return function
 
     return register
+
+
+def _origin(function: Any) -> tuple[str, int, str]:
+    """File, line and name of a definition."""
+    code = getattr(function, "__code__", None)
+    place = ("", id(function)) if code is None else (code.co_filename, code.co_firstlineno)
+    return (*place, getattr(function, "__qualname__", ""))
 
 
 def rule_for(name: str) -> Rule | None:
