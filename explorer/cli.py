@@ -16,6 +16,7 @@ import click
 from explorer.errors import ExplorerError, NothingDifferentiableError, UsageError
 
 if TYPE_CHECKING:
+    from explorer.costs import Order
     from explorer.pipeline import Exploration
     from explorer.report import CheckMode, Session
 
@@ -93,6 +94,12 @@ class _Command(click.Command):
 @click.option(
     "--paths", "leaf", metavar="NAME", help="List the chain-rule paths to this variable, and their sum."
 )
+@click.option("--why", metavar="NAME", help="Say why this tensor's .grad is what it is, None or zero.")
+@click.option(
+    "--sort",
+    type=click.Choice(["memory", "time", "gradient"]),
+    help="List the modules by saved memory, backward time, or gradient.",
+)
 @click.option("--strict", is_flag=True, help="Exit 3 if a gradient mismatches or a finding is an error.")
 @click.option("-q", "--quiet", is_flag=True, help="No report on the terminal.")
 @click.argument("script", type=click.Path())
@@ -108,6 +115,8 @@ def main(
     focus: str | None,
     explain: bool,
     leaf: str | None,
+    why: str | None,
+    sort: Order | None,
     strict: bool,
     quiet: bool,
     script: str,
@@ -122,7 +131,8 @@ def main(
             raise UsageError("--stop ends the script after one call: give its number with --call N")
         _check_outputs(outputs)
         # everything is imported before the script runs: it may bring modules of the same names
-        from explorer import pipeline
+        from explorer import chains, narrative, pipeline, reasons  # noqa: F401
+        from explorer.render import costs, text  # noqa: F401
         from explorer.script import load
 
         program = load(script, arguments)
@@ -135,7 +145,7 @@ def main(
     session = exploration.session
     if session.reports and not quiet:
         _print(session, full)
-    told = _tell(session, explain, leaf)
+    told = _tell(exploration, explain, leaf, why, sort)
     written = _write(session, outputs, {"depth": depth, "full": full, "focus": focus})
     code = _exit_code(exploration, told and written, strict)
     if exploration.outcome.interrupted:
@@ -159,21 +169,28 @@ def _exit_code(exploration: Exploration, complete: bool, strict: bool) -> int:
     return own
 
 
-def _tell(session: Session, explain: bool, leaf: str | None) -> bool:
-    """Print the narration and the paths asked for; whether all of it could be told."""
-    from explorer import chains, narrative
+def _tell(
+    exploration: Exploration, explain: bool, leaf: str | None, why: str | None, sort: Order | None
+) -> bool:
+    """Print what was asked for beside the report; whether all of it could be told."""
+    from explorer import chains, narrative, reasons
+    from explorer.costs import costs
+    from explorer.render.costs import table
 
     width = _width()
-    for report in session.reports:
-        if explain:
-            click.echo(narrative.explain(report, width), err=True)
-        if leaf is None:
-            continue
-        try:
-            click.echo(chains.paths(report, chains.target_of(report, leaf)).text, err=True)
-        except ExplorerError as error:
-            click.echo(f"explore: --paths {leaf}: {error}", err=True)
-            return False
+    try:
+        for report in exploration.session.reports:
+            if explain:
+                click.echo(narrative.explain(report, width), err=True)
+            if sort is not None:
+                click.echo(table(costs(report, sort), width), err=True)
+            if leaf is not None:
+                click.echo(chains.paths(report, chains.target_of(report, leaf)).text, err=True)
+            if why is not None:
+                click.echo(str(reasons.why_named(report, why, exploration.outcome.namespace)), err=True)
+    except ExplorerError as error:
+        click.echo(f"explore: {error}", err=True)
+        return False
     return True
 
 

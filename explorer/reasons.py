@@ -8,11 +8,13 @@ last that depends on it, and one that shares its memory but has no graph (a ``de
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
+from explorer.errors import UsageError
 from explorer.graph import Graph, Node, Source
 from explorer.names import Names, collect
 from explorer.report import Report
@@ -83,12 +85,36 @@ def why(tensor: torch.Tensor, loss: torch.Tensor) -> Why:
     del found
     watch = Watch(check="off")
     watch.explore([loss], names)
-    return _reached(tensor, name, watch.report, number, slot, path)
+    return _reached(tensor.is_leaf, name, watch.report, number, slot, path)
 
 
-def _reached(
-    tensor: torch.Tensor, name: str, report: Report, number: int, slot: int, path: tuple[Node, ...]
-) -> Why:
+def why_named(report: Report, name: str, scope: Mapping[str, Any]) -> Why:
+    """The same answer for the tensor a script calls `name`, from a report of its backward.
+
+    Args:
+        scope: the script's globals; a name of the graph itself (a parameter's, a local variable's) does too.
+
+    Raises:
+        UsageError: neither the graph nor `scope` knows the name; the message lists some that are known.
+    """
+    graph = report.graph
+    number = next((node.id for node in graph.nodes if name in (node.label, *node.names)), None)
+    if number is not None:
+        path = tuple(graph.nodes[i] for i in _path(graph, number))
+        return _reached(graph.nodes[number].kind == "leaf", name, report, number, 0, path)
+    names = collect(scopes=[scope])
+    known = {said: tensor for tensor in names.held if isinstance(tensor, torch.Tensor)
+             for said in names.tensors.get(id(tensor), ())}  # fmt: skip
+    if name not in known:
+        listed = ", ".join(sorted({*known, *(node.label for node in graph.nodes if node.names)})[:20])
+        raise UsageError(f"no tensor is called {name!r}; there are {listed or 'no names'}")
+    tensor = known[name]
+    if not tensor.requires_grad:
+        return Why("frozen", f"`{name}` does not require a gradient: call `{name}.requires_grad_()` first.")
+    return _not_reached(tensor, name, names, _place(tensor)[0])
+
+
+def _reached(leaf: bool, name: str, report: Report, number: int, slot: int, path: tuple[Node, ...]) -> Why:
     """The tensor is in the graph: what arrives, and where it became nothing."""
     record = report.gradient(number, slot)
     steps = f"{len(path)} nodes from the loss"
@@ -103,7 +129,7 @@ def _reached(
         where = f" at line {at.source.line}" if at.source else ""
         text = f"`{name}` gets exactly 0: it is zeroed by {at.name}{where}, {steps}."
         return Why("zeroed", text, path, at.source, 0.0)
-    if not tensor.is_leaf:
+    if not leaf:
         text = (
             f"`{name}` is not a leaf: a gradient of norm {record.norm:.4g} passes through, but `.grad` "
             f"stays None unless `{name}.retain_grad()` is called before backward()."

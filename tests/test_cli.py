@@ -297,3 +297,31 @@ def test_only_the_surroundings_of_a_name_are_drawn(explore: Explore, tmp_path: P
     code, _, err = explore(HAND, "-q", "--focus", "nothing", "-o", "b.dot")
     assert code == 1
     assert "nothing" in err
+
+
+def test_why_a_gradient_is_what_it_is(explore: Explore) -> None:
+    script = HAND + "e = (a.detach() * 2).requires_grad_()\nfrozen = torch.ones(1)\nunused = a * 3\n"
+    for name, words in [
+        ("b", "`b` gets a gradient of norm 48, 4 nodes from the loss."),
+        ("d", "`d` is not a leaf"),
+        ("frozen", "does not require a gradient"),
+        ("e", "not in the graph"),
+    ]:
+        code, _, err = explore(script, "-q", "--why", name)
+        assert (code, words in err) == (0, True), err
+    code, _, err = explore(script, "-q", "--why", "nothing")
+    assert code == 1
+    assert "no tensor is called 'nothing'" in err
+
+
+def test_modules_are_sorted_by_cost(explore: Explore) -> None:
+    script = """
+    import torch
+    model = torch.nn.Sequential(torch.nn.Linear(8, 512), torch.nn.ReLU(), torch.nn.Linear(512, 2))
+    model(torch.randn(64, 8)).sum().backward()
+    """
+    code, _, err = explore(script, "-q", "--sort", "memory")
+    assert code == 0
+    rows = [line.split()[0] for line in err.splitlines() if line.startswith("  ")]
+    assert rows[:2] == ["module", "2"]
+    assert set(rows[2:]) == {"0", "1", "(no"}
