@@ -105,6 +105,7 @@ def test_renderers_read_plain_data(path: Path) -> None:
         "explorer.graph",
         "explorer.report",
         "explorer.errors",
+        "explorer.costs",
         "explorer.derivatives",
         "explorer.formulas",
         "explorer.mathematics",
