@@ -18,7 +18,8 @@ def table(costs: Sequence[ModuleCost], width: int = 80) -> str:
     for cost in costs[:ROWS]:
         module = words.clean(cost.module or "(no module)", name - 1)
         lines.append(
-            f"  {module:<{name}}{cost.nodes:>6,}{words.memory(cost.saved):>10}{words.memory(cost.parameters):>10}"
+            f"  {module:<{name}}{cost.nodes:>6,}"
+            f"{words.memory(cost.saved):>10}{words.memory(cost.parameters):>10}"
             f"{cost.seconds * 1e3:>8.2f} ms{cost.gradient:>7.0e}"
         )
     if len(costs) > ROWS:
