@@ -166,7 +166,12 @@ def check_line(check: CheckSummary) -> str:
     parts = ", ".join(f"{amount:,} {status}" for status, amount in _statuses(check))
     elements = f" ({check.elements:,} of {check.of:,} elements)" if check.of else ""
     line = f"checked {check.checked:,} of {check.nodes:,} nodes: {parts or 'none'}{elements}"
-    return f"{line}, {theme.END_TO_END[check.end_to_end]}"
+    line += f", {theme.END_TO_END[check.end_to_end]}"
+    if check.end_to_end == "induction" and check.checked < check.nodes:
+        line += " but for the unchecked"
+    if check.wrong_share and check.wrong_share < 1:
+        line += f"; with 95 % confidence, less than {100 * check.wrong_share:.2g} % of the elements is wrong"
+    return line
 
 
 def check_words(report: Report) -> str:
