@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from hooks.handles import Handles
-from hooks.places import Place
+from hooks.places import OURS, Place, kind_of
 
 _KEPT_CALLS = 1024
 """Calls of one module per graph whose records are shared with later graphs; those beyond die with theirs."""
@@ -113,6 +113,7 @@ class ModuleCalls:
         handles.callback(self._retire)
         handles.add(register_module_forward_pre_hook(self._before))
         handles.add(register_module_forward_hook(self._after, always_call=True))
+        _hide_from_warning(handles)
 
     def give(self, modules: Mapping[str, nn.Module]) -> None:
         """Name the trees of `modules` by their own paths, below the key's name if it has one."""
@@ -260,6 +261,33 @@ def named(modules: Iterable[nn.Module] | Mapping[str, nn.Module] | nn.Module) ->
     if len(listed) == 1:
         return {"": listed[0]}
     return {str(place): module for place, module in enumerate(listed)}
+
+
+def _hide_from_warning(handles: Handles) -> None:
+    """Keep a compiled module from warning of global hooks where there are none but ours.
+
+    ``OptimizedModule.__call__`` warns whenever ``_has_any_global_hook`` says so.
+    """
+    owner: Any = torch.nn.modules.module
+    original: Callable[[], Any] | None = getattr(owner, "_has_any_global_hook", None)
+    if original is None:  # a torch that does not warn
+        return
+    registries: list[Mapping[int, Any]] = [
+        getattr(owner, f"_global_{name}")
+        for name in ("backward_pre_hooks", "backward_hooks", "forward_pre_hooks", "forward_hooks")
+    ]
+
+    def has_any_global_hook() -> bool:
+        return bool(original()) and any(
+            not _is_ours(hook) for hooks in registries for hook in list(hooks.values())
+        )
+
+    handles.patch(owner, "_has_any_global_hook", has_any_global_hook)
+
+
+def _is_ours(hook: Any) -> bool:
+    code = getattr(getattr(hook, "__func__", hook), "__code__", None)
+    return code is not None and kind_of(code.co_filename) == OURS
 
 
 def _drop_abandoned(items: list[Running]) -> None:
