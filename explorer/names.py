@@ -28,13 +28,15 @@ class Names:
 
     `tensors` maps ``id(tensor)`` to its names (`held` keeps those ids valid); `results` maps
     (grad_fn, output number) to the names of variables holding that output, and `holders` to one such
-    tensor. `parameters` holds the ids of tensors that a module or an optimizer owns.
+    tensor. `parameters` holds the ids of tensors that a module or an optimizer owns. `modules` maps
+    ``id(module)`` to its dotted path, as the names of its parameters begin.
     """
 
     tensors: dict[int, list[str]] = field(default_factory=dict)
     results: dict[tuple[Any, int], list[str]] = field(default_factory=dict)
     holders: dict[tuple[Any, int], torch.Tensor] = field(default_factory=dict)
     parameters: set[int] = field(default_factory=set)
+    modules: dict[int, str] = field(default_factory=dict)
     held: list[Any] = field(default_factory=list)
 
     def of_leaf(self, tensor: torch.Tensor) -> tuple[str, ...]:
@@ -112,9 +114,13 @@ def _name_modules(names: Names, given: Iterable[nn.Module], variables: list[tupl
         found.setdefault(id(module), ("", module))
     inner = {id(sub) for _, module in found.values() for path, sub in _submodules(module) if path}
     roots = [(name, module) for key, (name, module) in found.items() if key not in inner]
+    # A loss module has no parameters to be told from the model's.
+    several = sum(any(True for _, sub in _submodules(module) for _ in _owned(sub)) for _, module in roots) > 1
     for name, module in roots:
-        prefix = f"{name}." if name and len(roots) > 1 else ""
+        names.held.append(module)
+        prefix = f"{name}." if name and several else ""
         for path, sub in _submodules(module):
+            names.modules.setdefault(id(sub), f"{prefix}{path}".rstrip("."))
             for key, tensor in _owned(sub):
                 names.parameters.add(id(tensor))
                 names._add(tensor, f"{prefix}{path}.{key}" if path else f"{prefix}{key}")

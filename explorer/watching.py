@@ -22,10 +22,10 @@ from explorer.names import Names, collect
 from explorer.places import source_of
 from explorer.report import CheckMode, Report, Session
 from explorer.script import StopScript
-from explorer.trace import trace
+from explorer.trace import Context, trace
 from hooks.applied import observe_functions
 from hooks.backward import BackwardCall, user_frame, watch_backward
-from hooks.forward import Observation, observe_forward
+from hooks.forward import NodeContext, Observation, observe_forward
 from hooks.handles import Handles
 
 _ours = local()
@@ -194,7 +194,7 @@ class Watch:
             roots,
             names,
             self.check,
-            context=context.context_of if context else None,
+            context=_placed(context, names) if context else None,
             value_of=context.value_of if context else None,
             inputs=inputs,
             own=own,
@@ -282,6 +282,28 @@ def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:
     if node not in live:
         raise UsageError("x is not in the graph of loss: no path leads to it (see explorer.why)")
     return chains.paths(report, live.index(node), limit)
+
+
+def _placed(context: Observation, names: Names) -> Context:
+    """The context of a node, its module path told as the names of parameters tell it.
+
+    The observation knows a path below the module that was called; that module may be one of several
+    (``G``, ``D``), or a part of the model called by itself (``model.encoder(x)``).
+    """
+    above: dict[int, str] = {}
+
+    def context_of(node: Any) -> NodeContext | None:
+        known = context.context_of(node)
+        if known is None or known.root is None:
+            return known
+        if known.root not in above:
+            above[known.root] = names.modules.get(id(context.root_module(known.root)), "")
+        prefix = above[known.root]
+        if not prefix:
+            return known
+        return replace(known, module=f"{prefix}.{known.module}" if known.module else prefix)
+
+    return context_of
 
 
 @contextmanager

@@ -170,3 +170,24 @@ def test_walk_is_the_function_whatever_was_imported() -> None:
     *_, r = by_hand()
     explorer.explore(r)
     assert len(explorer.walk(r).nodes) == 8
+
+
+def test_module_paths_agree_with_parameter_names() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
+            self.head = nn.Linear(4, 1)
+
+    model, criterion = Two(), nn.MSELoss()
+    with explorer.watch() as watch:
+        criterion(model.head(model.encoder(torch.randn(2, 3))), torch.zeros(2, 1)).backward()
+    modules = {node.name: node.module for node in watch.report.graph.nodes if node.kind != "leaf"}
+    assert modules["TanhBackward0"] == "encoder.1"
+    assert modules["AddmmBackward0"] in {"encoder.0", "head"}
+    labels = {leaf.label for leaf in watch.report.graph.leaves()}
+    assert labels == {"encoder.0.weight", "encoder.0.bias", "head.weight", "head.bias"}
+    G, D = nn.Sequential(nn.Linear(3, 4)), nn.Sequential(nn.Linear(4, 1))
+    with explorer.watch() as watch:
+        criterion(D(G(torch.randn(2, 3))), torch.zeros(2, 1)).backward()
+    assert {"G.0", "D.0"} <= {node.module for node in watch.report.graph.nodes}
