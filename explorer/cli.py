@@ -129,7 +129,7 @@ def main(
     try:
         if stop and call is None:
             raise UsageError("--stop ends the script after one call: give its number with --call N")
-        _check_outputs(outputs)
+        places = _check_outputs(outputs)
         # everything is imported before the script runs: it may bring modules of the same names
         from explorer import chains, narrative, pipeline, reasons  # noqa: F401
         from explorer.render import costs, text  # noqa: F401
@@ -146,7 +146,7 @@ def main(
     if session.reports and not quiet:
         _print(session, full)
     told = _tell(exploration, explain, leaf, why, sort)
-    written = _write(session, outputs, {"depth": depth, "full": full, "focus": focus})
+    written = _write(session, places, {"depth": depth, "full": full, "focus": focus})
     code = _exit_code(exploration, told and written, strict)
     if exploration.outcome.interrupted:
         raise _Interrupted
@@ -206,8 +206,12 @@ def _width() -> int:
     return max(shutil.get_terminal_size((80, 24)).columns, 40) if sys.stderr.isatty() else 80
 
 
-def _check_outputs(outputs: tuple[str, ...]) -> None:
-    """Refuse, before the script runs, what could not be written after it."""
+def _check_outputs(outputs: tuple[str, ...]) -> dict[str, str]:
+    """Refuse, before the script runs, what could not be written after it.
+
+    Returns:
+        Each output as given, and its full path: the script may change the current folder.
+    """
     from explorer import render
 
     for path in outputs:
@@ -220,17 +224,19 @@ def _check_outputs(outputs: tuple[str, ...]) -> None:
         target = path if os.path.exists(path) else folder
         if not os.access(target, os.W_OK):
             raise UsageError(f"cannot write {path!r}: permission denied")
+    return {path: os.path.abspath(path) for path in outputs}
 
 
-def _write(session: Session, outputs: tuple[str, ...], view: dict[str, Any]) -> bool:
+def _write(session: Session, outputs: dict[str, str], view: dict[str, Any]) -> bool:
     """Write every output; one that fails is told and does not keep the others from being written."""
     from explorer import render
 
     complete = True
-    for path in outputs if session.reports else ():
+    for path, full in outputs.items() if session.reports else ():
         try:
-            for written in render.save(session, path, **view):
-                click.echo(f"explore: wrote {written}", err=True)
+            for written in render.save(session, full, **view):
+                shown = os.path.join(os.path.dirname(path), os.path.basename(written))
+                click.echo(f"explore: wrote {shown}", err=True)
         except (ExplorerError, OSError) as error:
             click.echo(f"explore: could not write {path}: {error}", err=True)
             complete = False

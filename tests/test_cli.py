@@ -325,3 +325,14 @@ def test_modules_are_sorted_by_cost(explore: Explore) -> None:
     rows = [line.split()[0] for line in err.splitlines() if line.startswith("  ")]
     assert rows[:2] == ["module", "2"]
     assert set(rows[2:]) == {"0", "1", "(no"}
+
+
+def test_a_script_that_changes_the_folder_does_not_move_the_outputs(explore: Explore, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    code, _, err = explore(
+        "import os; os.chdir('elsewhere')\n" + TWO_CALLS, "-q", "-o", "a.json", "-o", "a.svg"
+    )
+    assert code == 0
+    assert "wrote a.svg" in err
+    assert (tmp_path / "a.svg").exists()
+    assert (tmp_path / "a.json").exists()
