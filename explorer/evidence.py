@@ -6,7 +6,8 @@ The live stages gather them while the script runs (`explorer.gather`); a diagnos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from explorer.graph import Source
@@ -109,26 +110,12 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
-class WrongFunction:
-    """`name`'s backward differs from its forward's derivative for input `argument`; see hooks.functions."""
-
-    name: str
-    where: Source | None
-    argument: int
-    element: int
-    backward: float
-    derivative: float
-    factor: float | None
-    missing: bool
-    compared: int
-
-
-@dataclass(frozen=True, slots=True)
 class Looked:
     """What was seen right before (and, for `underflows`, during) one explored backward.
 
     `underflows`: nodes whose float16 result is 0 only for want of precision. `earlier`: the sequence
-    number reached when the backward call before this one ended; nodes below it are older.
+    number reached when the backward call before this one ended; nodes below it are older. `backwards`: where
+    the backward of each of the user's own Functions is defined, by node.
     """
 
     cuts: tuple[Cut, ...] = ()
@@ -137,6 +124,7 @@ class Looked:
     broadcasts: tuple[Broadcast, ...] = ()
     underflows: tuple[int, ...] = ()
     earlier: int | None = None
+    backwards: Mapping[int, Source] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,5 +145,4 @@ class Evidence:
     looked: Looked = Looked()
     reused: Reused | None = None
     growth: Growth | None = None
-    functions: tuple[WrongFunction, ...] = ()
     reads: tuple[tuple[Source, str], ...] = ()

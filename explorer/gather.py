@@ -30,14 +30,12 @@ from explorer.evidence import (
     Ran,
     Reused,
     Units,
-    WrongFunction,
 )
 from explorer.graph import Graph, Node, Source
 from explorer.names import Names
 from explorer.places import line_of
 from explorer.report import Report
 from explorer.trace import Trace
-from hooks import functions
 from hooks.backward import BackwardCall
 from hooks.damage import FREED, MODIFIED, find_damage
 from hooks.evidence import Collector
@@ -80,7 +78,6 @@ class Gatherer:
         self._collector = Collector()
         self._known = Known()
         self._closed = False
-        self._functions: tuple[WrongFunction, ...] = ()
 
     def __enter__(self) -> Gatherer:
         self._collector.__enter__()
@@ -90,7 +87,6 @@ class Gatherer:
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._collector.__exit__(kind, error, tb)
-        self._functions = wrong_functions(self._collector.functions.compare())
         self._closed = True
 
     @contextmanager
@@ -127,7 +123,7 @@ class Gatherer:
         """What the whole run showed; what belongs to one report is left to the caller."""
         self._remember(Names(), context)
         evidence = of_run(self._collector, self._known, context.runs_of if context else None)
-        return replace(evidence, complete=complete and self._closed, functions=self._functions)
+        return replace(evidence, complete=complete and self._closed)
 
     def _remember(self, names: Names, context: Observation | None) -> None:
         remember(self._known, names)
@@ -149,6 +145,7 @@ class Gatherer:
             broadcasts=tuple(
                 Broadcast(b.node, b.prediction, b.target, b.shape) for b in find_broadcasts(live)
             ),
+            backwards=_backwards(trace),
         )
 
 
@@ -240,24 +237,6 @@ def of_run(collector: Collector, known: Known, runs_of: Callable[[nn.Module], An
         if growth is None
         else Growth(line_of(growth.file, growth.line), growth.counts, growth.variable, growth.kept),
         reads=tuple(_read(file, line) for file, line in collector.reads.places),
-    )
-
-
-def wrong_functions(found: Iterable[functions.WrongFunction]) -> tuple[WrongFunction, ...]:
-    """Plain data of what comparing with finite differences found."""
-    return tuple(
-        WrongFunction(
-            one.kind.__name__,
-            _definition(one.kind),
-            one.argument,
-            one.element,
-            one.backward,
-            one.derivative,
-            one.factor,
-            one.missing,
-            one.compared,
-        )
-        for one in found
     )
 
 
@@ -397,9 +376,23 @@ def _read(file: str, line: int) -> tuple[Source, str]:
     return where, ast.unparse(owners[0]) if len(owners) == 1 else ""
 
 
+def _backwards(trace: Trace) -> dict[int, Source]:
+    """Where the backward of each Python Function in the graph is defined, by node."""
+    found: dict[int, Source] = {}
+    for node, live in zip(trace.graph.nodes, trace.live, strict=True):
+        if node.kind != "custom":
+            continue
+        where = _definition(getattr(live, "_forward_cls", None))
+        if where is not None:
+            found[node.id] = where
+    return found
+
+
 def _definition(kind: Any) -> Source | None:
     """The ``def backward`` line of a Function."""
-    code = kind.backward.__code__
+    code = getattr(getattr(kind, "backward", None), "__code__", None)
+    if code is None:
+        return None
     file = getsourcefile(kind.backward) or code.co_filename
     for line in range(code.co_firstlineno, code.co_firstlineno + LISTED):
         if getline(file, line).lstrip().startswith("def "):

@@ -11,8 +11,7 @@ Used as::
     explorer.gather.look(collector, trace, names, ...)     # before an explored backward: per report
     explorer.gather.of_run(collector, ...)                 # when the run is over: for the whole run
 
-Everything attached is detached when the block ends. Nothing here keeps a tensor or a graph alive, but
-the copies of small arguments that `hooks.functions` compares at the end.
+Everything attached is detached when the block ends. Nothing here keeps a tensor or a graph alive.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ import torch
 
 from hooks.backward import BackwardCall
 from hooks.cuts import Cuts
-from hooks.functions import Functions
 from hooks.handles import Handles
 from hooks.history import History
 from hooks.steps import Steps
@@ -40,7 +38,6 @@ class Collector:
         self.steps = Steps()
         self.cuts = Cuts()
         self.history = History()
-        self.functions = Functions()
         self.reads = NonLeafReads()
         self.problems: list[str] = []
         self.complete = False
@@ -50,7 +47,7 @@ class Collector:
 
     def __enter__(self) -> Collector:
         try:
-            for part in (self.steps, self.cuts, self.functions, self.reads):
+            for part in (self.steps, self.cuts, self.reads):
                 part.attach(self._handles)
         except BaseException:
             self._handles.close()

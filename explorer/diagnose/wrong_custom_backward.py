@@ -5,47 +5,54 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from explorer.diagnose.registry import diagnosis
-from explorer.evidence import Evidence, WrongFunction
-from explorer.report import Finding, Report
+from explorer.evidence import Evidence
+from explorer.graph import Node
+from explorer.report import Finding, Report, Verdict
 
 REFUSED = "returned an invalid gradient"
 """What torch says of a backward whose result has the wrong shape or number."""
+COMPARED = "finite differences: "
+"""How the reason of a verdict begins that compared a Function with its own forward."""
 
 
 @diagnosis("wrong-custom-backward")
 def wrong_custom_backward(report: Report, evidence: Evidence) -> Iterator[Finding]:
-    """Finite differences of the Function alone, in float64; and results that torch refuses."""
-    if REFUSED in report.error:
-        node = report.graph.nodes[report.failed] if report.failed is not None else None
-        if node is not None and node.kind == "custom":
-            yield Finding(
-                code="wrong-custom-backward",
-                severity="error",
-                message=f"{report.error.partition(': ')[2]}.",
-                advice="Return one gradient per input of forward, each in the shape of that input.",
-                node=node.id,
-                where=node.source,
-            )
-    for wrong in evidence.functions if evidence.last else ():
-        yield _finding(report, wrong)
+    """The check's finite differences of the Function alone, in float64; and results that torch refuses.
+
+    One finding per Function, however many nodes it made.
+    """
+    if REFUSED in report.error and report.failed is not None:
+        node = report.graph.nodes[report.failed]
+        if node.kind == "custom":
+            yield _refused(report, node)
+    told: set[str] = set()
+    for verdict in report.verdicts:
+        node = report.graph.nodes[verdict.node]
+        if verdict.status != "mismatch" or COMPARED not in verdict.reason or node.name in told:
+            continue
+        told.add(node.name)
+        yield _wrong(node, verdict, evidence)
 
 
-def _finding(report: Report, wrong: WrongFunction) -> Finding:
-    node = next((n.id for n in report.graph.nodes if n.name == f"{wrong.name}Backward"), None)
-    if wrong.missing:
-        said = f"gives None for input {wrong.argument}, whose derivative is {wrong.derivative:.4g}"
-    elif wrong.factor is not None:
-        said = f"is {wrong.factor:.4g}x the numeric derivative at every element compared ({wrong.compared})"
-    else:
-        said = (
-            f"differs from the numeric derivative, most at element {wrong.element} of input "
-            f"{wrong.argument}: {wrong.backward:.6g} instead of {wrong.derivative:.6g}"
-        )
+def _refused(report: Report, node: Node) -> Finding:
     return Finding(
         code="wrong-custom-backward",
         severity="error",
-        message=f"`{wrong.name}.backward` {said}.",
+        message=f"{report.error.partition(': ')[2]}.",
+        advice="Return one gradient per input of forward, each in the shape of that input.",
+        node=node.id,
+        where=node.source,
+    )
+
+
+def _wrong(node: Node, verdict: Verdict, evidence: Evidence) -> Finding:
+    which, _, said = verdict.reason.partition(COMPARED)
+    which = which.removeprefix("local, ").rstrip(", ")
+    return Finding(
+        code="wrong-custom-backward",
+        severity="error",
+        message=f"`{node.name.removesuffix('Backward')}.backward` is wrong for {which}: {said}.",
         advice="Derive it again; torch.autograd.gradcheck in float64 tells when it is right.",
-        node=node,
-        where=wrong.where,
+        node=node.id,
+        where=evidence.looked.backwards.get(node.id, node.source),
     )

@@ -17,10 +17,9 @@ from explorer.evidence import (
     ParameterFact,
     Reused,
     Units,
-    WrongFunction,
 )
 from explorer.graph import Edge, Graph, Node, Saved, Source, TensorSpec
-from explorer.report import Finding, GradientRecord, NodeGradients, Report
+from explorer.report import Finding, GradientRecord, NodeGradients, Report, Verdict
 
 LINE = Source("train.py", 7, "y = f(x)")
 RUN = Evidence(calls=1)
@@ -214,15 +213,30 @@ def test_what_is_said_once_for_the_run() -> None:
         RUN,
         reused=Reused(LINE, "w", 1.0, 3.0),
         growth=Growth(LINE, (4, 7, 10, 13)),
-        functions=(WrongFunction("Scale", LINE, 0, 2, 3.0, 2.0, 1.5, False, 6),),
         reads=((LINE, "h"),),
     )
     messages = {finding.code: finding.message for finding in found(layered(1.0), evidence)}
     assert "3 = 1 + 2" in messages["stale-accumulation"]
     assert "4, 7, 10, 13" in messages["growing-graph"]
-    assert messages["wrong-custom-backward"].startswith("`Scale.backward` is 1.5x the numeric derivative")
     assert messages["non-leaf-grad"].startswith("`h` is not a leaf")
     assert codes(layered(1.0), replace(evidence, last=False)) == []
+
+
+def test_a_wrong_custom_backward_is_told_once_from_the_verdicts() -> None:
+    said = "local, input 0, finite differences: 1.5x the numeric derivative at every element"
+    node = Node(0, "ScaleBackward", kind="custom")
+    graph = Graph((node, replace(node, id=1)), (), ((0, 0), (1, 0)), (0, 0))
+    verdicts = (Verdict(0, "mismatch", said), Verdict(1, "mismatch", said))
+    looked = Looked(backwards={0: LINE})
+    report = Report(graph, (None,) * 2, (), verdicts=verdicts)
+    (finding,) = found(report, replace(RUN, looked=looked))
+    assert finding.code == "wrong-custom-backward"
+    assert finding.where == LINE
+    assert finding.message == (
+        "`Scale.backward` is wrong for input 0: 1.5x the numeric derivative at every element."
+    )
+    plain = Verdict(0, "mismatch", "local, input 0: at [1]: torch 1, engine 2")
+    assert codes(replace(report, verdicts=(plain, Verdict(1, "match"))), RUN) == []
 
 
 def test_broadcasts_and_underflows_are_told_with_their_numbers() -> None:
