@@ -21,6 +21,7 @@ from explorer.names import Names
 from explorer.places import line_of
 from explorer.species import Species, species_of
 from hooks.nodes import AutogradNode
+from hooks.registered import hooks_of, name_of
 from hooks.release import keep
 from hooks.saved import SavedValue, read
 
@@ -42,6 +43,8 @@ class Trace:
 
     graph: Graph
     live: tuple[AutogradNode, ...]
+    problems: tuple[str, ...] = ()
+    """What could not be found out of the nodes, and why."""
 
 
 def walk(*tensors: Any) -> Graph:
@@ -91,7 +94,7 @@ def trace(
         nodes = tuple(describer.describe(number, node, node in rooted) for number, node in enumerate(live))
         places = tuple((ids[node], slot) for node, slot in starts)
         graph = Graph(nodes, tuple(Edge(*edge) for edge in edges), places, tuple(arity))
-        return Trace(graph, tuple(live))
+        return Trace(graph, tuple(live), tuple(describer.problems))
 
 
 @contextmanager
@@ -152,6 +155,7 @@ class _Describer:
     def __init__(
         self, ids: dict[AutogradNode, int], context: Context | None, names: Names, saved: bool
     ) -> None:
+        self.problems: list[str] = []
         self._context = context
         self._names = names
         self._saved = saved
@@ -164,7 +168,7 @@ class _Describer:
         species = species_of(node)
         if species.kind == "leaf":
             return self._leaf(number, node, species)
-        known = self._context(node) if self._context is not None else None
+        known = self._known(node)
         outputs = tuple(map(self._spec, node._input_metadata))
         names = self._names.of_result(node, 0)
         if len(outputs) > 1:
@@ -186,7 +190,7 @@ class _Describer:
             saved=self._read_saved(node) if self._saved and species.keeps else (),
             formula=formulas(species.name),
             sequence_nr=node._sequence_nr(),
-            hooks=self._result_hooks(node, len(outputs)) if names else (),
+            hooks=self._result_hooks(node, len(outputs), bool(names)),
             note=species.note,
         )
 
@@ -194,7 +198,7 @@ class _Describer:
         tensor = node.variable
         names = self._names.of_leaf(tensor)
         role: Role = "parameter" if self._names.is_parameter(tensor) else "input"
-        known = self._context(node) if self._context is not None else None
+        known = self._known(node)
         hooks = _hook_names("tensor hook", tensor._backward_hooks)
         hooks += _hook_names("post-accumulate hook", getattr(tensor, "_post_accumulate_grad_hooks", None))
         return Node(
@@ -209,13 +213,26 @@ class _Describer:
             hooks=hooks,
         )
 
-    def _result_hooks(self, node: AutogradNode, outputs: int) -> tuple[str, ...]:
-        """Hooks on those outputs of `node` that some variable holds; others cannot be seen."""
-        found: tuple[str, ...] = ()
-        for slot in range(outputs):
+    def _known(self, node: AutogradNode) -> NodeContext | None:
+        """Where `node` was made; the first failure ends the asking, and is told in `problems`."""
+        if self._context is None:
+            return None
+        try:
+            return self._context(node)
+        except Exception as error:  # noqa: BLE001 - the graph is worth showing without it
+            self.problems.append(f"reading the context of nodes failed: {type(error).__name__}: {error}")
+            self._context = None
+            return None
+
+    def _result_hooks(self, node: AutogradNode, outputs: int, held: bool) -> tuple[str, ...]:
+        """Hooks noted when they were registered, and those on outputs of `node` that some variable holds."""
+        noted = hooks_of(node)
+        found = tuple(f"tensor hook {name}" for _, name in noted)
+        for slot in range(outputs) if held else ():
             tensor = self._names.holders.get((node, slot))
             if tensor is not None:
-                found += _hook_names("tensor hook", tensor._backward_hooks)
+                if not any(slot == place for place, _ in noted):
+                    found += _hook_names("tensor hook", tensor._backward_hooks)
                 found += ("retain_grad",) if tensor.retains_grad else ()
         return found
 
@@ -309,11 +326,4 @@ def _hook_names(what: str, hooks: Any) -> tuple[str, ...]:
     """What is registered in one of torch's hook dictionaries, by the functions' own names."""
     if not hooks:
         return ()
-    return tuple(f"{what} {_function_name(hook)}" for hook in list(hooks.values()))
-
-
-def _function_name(hook: Any) -> str:
-    hook = getattr(hook, "__func__", hook) if type(hook).__name__ == "method" else hook
-    if type(hook).__name__ in ("function", "builtin_function_or_method"):
-        return str(hook.__qualname__)
-    return type(hook).__name__
+    return tuple(f"{what} {name_of(hook)}" for hook in list(hooks.values()))

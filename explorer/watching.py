@@ -15,8 +15,8 @@ import torch
 from explorer import chains, diagnose
 from explorer.chains import Paths
 from explorer.errors import ExplorerError, UsageError
-from explorer.evidence import Looked
-from explorer.exploring import Exploring
+from explorer.evidence import Evidence, Looked
+from explorer.exploring import Exploring, Stages
 from explorer.gather import Gatherer, failed_node
 from explorer.names import Names, collect
 from explorer.places import source_of
@@ -25,8 +25,10 @@ from explorer.script import StopScript
 from explorer.trace import Context, trace
 from hooks.applied import observe_functions
 from hooks.backward import BackwardCall, user_frame, watch_backward
+from hooks.faults import Faults
 from hooks.forward import NodeContext, Observation, observe_forward
 from hooks.handles import Handles
+from hooks.registered import observe_hooks
 
 _ours = local()
 """``_ours.running``: this thread is inside a backward of the explorer's own."""
@@ -57,7 +59,9 @@ class Watch:
     ) -> None:
         self.calls = 0
         self.check: CheckMode = check
-        self.problems: list[str] = []
+        self._stages = Stages()
+        self._faults = Faults()
+        self.problems = self._stages.problems
         self.context: Observation | None = None
         self._modules = tuple(modules)
         self._call = call
@@ -71,10 +75,15 @@ class Watch:
     def __enter__(self) -> Watch:
         try:
             # Entered first, so left last: on leaving it runs backwards of its own, which are nobody's calls.
-            self._handles.enter(self._gatherer)
-            self._handles.enter(watch_backward(self._around))
-            self.context = self._handles.enter(observe_forward(self._modules))
-            self._handles.enter(observe_functions())
+            with self._stages.guard("gathering evidence"):
+                self._handles.enter(self._gatherer)
+            with self._stages.guard("watching backward calls"):
+                self._handles.enter(watch_backward(self._around, self._faults))
+            with self._stages.guard("observing the forward"):
+                self.context = self._handles.enter(observe_forward(self._modules))
+            with self._stages.guard("observing Functions"):
+                self._handles.enter(observe_functions())
+            self._handles.enter(observe_hooks())
         except BaseException:
             self._handles.close()
             raise
@@ -83,7 +92,9 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._handles.close()
+        with self._stages.guard("detaching"):
+            self._handles.close()
+        self.problems += self._faults.problems
 
     @property
     def report(self) -> Report:
@@ -105,7 +116,11 @@ class Watch:
         """All that was seen, diagnosed; `scripted`: as the whole run of a script."""
         last = len(self._explored) - 1
         # A script that died or was stopped may have done the rest later.
-        run = self._gatherer.of_run(self.context, not self._stop and (scripted or not self._script))
+        run, missing = Evidence(complete=False), Stages()
+        with missing.guard("gathering evidence of the run"):
+            run = self._gatherer.of_run(self.context, not self._stop and (scripted or not self._script))
+        missing.problems += self._gatherer.problems
+        missing.problems += self.context.problems if self.context is not None else ()
         reports = []
         for index, report in enumerate(self._explored):
             evidence = replace(
@@ -121,7 +136,7 @@ class Watch:
                 replace(
                     report,
                     findings=findings,
-                    problems=report.problems + problems,
+                    problems=report.problems + tuple(missing.problems) + problems,
                     looked_for=diagnose.CODES,
                 )
             )

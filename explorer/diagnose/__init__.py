@@ -24,6 +24,7 @@ from explorer.diagnose import stuck_units as stuck_units  # isort: skip
 from explorer.diagnose import gradient_flow as gradient_flow  # isort: skip
 from explorer.diagnose import non_leaf_grad as non_leaf_grad  # isort: skip
 from explorer.diagnose import fan_in_cancellation as fan_in_cancellation  # isort: skip
+from explorer.diagnose import hook_changed_gradient as hook_changed_gradient  # isort: skip
 from explorer.diagnose.registry import DIAGNOSES, diagnose  # isort: skip
 
 CODES = tuple(DIAGNOSES)
