@@ -258,7 +258,7 @@ def _of_sum(
     if ea is None or eb is None:
         return [e + u * abs(x) + eta for x, e in zip(v, ea or eb or ())]  # noqa: B905 - eb may repeat for ever
     if r.quadrature:
-        return [math.sqrt(a * a + b * b) + u * abs(x) + eta for x, a, b in zip(v, ea, eb)]  # noqa: B905 - as above
+        return [math.hypot(a, b) + u * abs(x) + eta for x, a, b in zip(v, ea, eb)]  # noqa: B905 - as above
     return [a + b + u * abs(x) + eta for x, a, b in zip(v, ea, eb)]  # noqa: B905 - as above
 
 

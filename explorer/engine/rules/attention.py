@@ -43,7 +43,8 @@ def attention(n: Site, g: Array, *_: Array | None) -> Vjp:
     if mask is not None:
         scores = scores.where(mask, -float("inf")) if getattr(mask, "dtype", "") == "bool" else scores + mask
     total = n.logsumexp if "Cpu" in n.name or "Flash" in n.name else n.log_sumexp
-    p = (scores - total.slice(-1, 0, q.shape[-2]).unsqueeze(-1)).map(SHARP_EXP)
+    # No score exceeds the logsumexp but by its rounding, which can be large where the scores are.
+    p = (scores - total.slice(-1, 0, q.shape[-2]).unsqueeze(-1)).minimum(0.0).map(SHARP_EXP)
     if n.is_causal:
         shape = scores.shape
         p = p.where(index_along(shape, -1) - index_along(shape, -2) <= 0)
