@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from collections.abc import Iterable, Sequence
+from math import isfinite, sqrt
 
 import graphviz
 
 from explorer.render import circuit, fold, theme, words
 from explorer.render.clusters import Cluster, preorder, told, tree
 from explorer.render.drawing import Drawing, Shape, Wire, is_leaf
-from explorer.render.marks import Mark, Scale, findings_by_node, mark, mark_of_node, node_rms, scale
+from explorer.render.marks import (
+    Mark,
+    Scale,
+    changes,
+    findings_by_node,
+    hooks,
+    mark,
+    mark_of_nodes,
+    node_rms,
+    scale,
+)
 from explorer.render.markup import EDGE, NODE, font, head, heading, plain, table, text
 from explorer.report import Report
 
 LISTED = 3
 """Leaves drawn inside an operation are listed up to this many; beyond that they are counted."""
+SUMMED = 4
+"""Contributions to one gradient that are listed."""
 
 
 def source(
@@ -54,11 +67,13 @@ def of_drawing(
         return circuit.source(report, drawing, note=note)
     dot = graphviz.Digraph("autograd")
     pen = _Pen(report, drawing, shapes)
-    dot.attr("graph", **head("TB", legend(pen.spread, drawing), "b"), compound="true")
+    dot.attr("graph", **head("TB", legend(pen.spread, pen.occurring()), "b"), compound="true")
     dot.attr("node", **NODE)
     dot.attr("edge", **EDGE)
     with dot.subgraph(name="cluster_title") as page:
-        lines = [text(line, 200) for line in (subtitle(report, drawing), *_sentences(drawing), note) if line]
+        lines = [
+            text(line, 200) for line in (subtitle(report, drawing), *_lines(drawing.folded, 90), note) if line
+        ]
         label = heading(text(report.root_name or "loss", 60), lines)
         page.attr("graph", id="title", label=label, labelloc="t", peripheries="0", margin="6")
         pen.clusters(page)
@@ -77,32 +92,32 @@ def subtitle(report: Report, drawing: Drawing) -> str:
     return " · ".join(filter(None, (amount, words.check_words(report), said)))
 
 
-def _sentences(drawing: Drawing) -> list[str]:
-    """What was folded, two or three facts a line."""
+def legend(spread: Scale, marks: Sequence[str]) -> str:
+    """The swatches with their absolute numbers, and under them what the marks that occur mean."""
+    rows = []
+    if spread.centre is not None:
+        swatches = "".join(_swatch(level, spread.centre) for level in range(7))
+        words_ = font(f"{theme.LEGEND}&#160;&#160;", colour=theme.MUTED, size=theme.SMALL_SIZE)
+        rows.append(f"<tr><td>{words_}</td>{swatches}</tr>")
+    bold, rest = theme.PARAMETER_KEY
+    key = font(f"<b>{bold}</b>", colour="#0072B2", size=theme.SMALL_SIZE)
+    entries = [rest, *(theme.KEY[mark] for mark in theme.KEY if mark in marks)]
+    for line, said in enumerate(_lines(entries, 105)):
+        own = (key if not line else "") + font(said, colour=theme.MUTED, size=theme.SMALL_SIZE)
+        rows.append(f'<tr><td colspan="8">{own}</td></tr>')
+    table_ = '<table border="0" cellborder="0" cellspacing="0" cellpadding="3">'
+    return f"<{table_}{''.join(rows)}</table>>"
+
+
+def _lines(facts: Iterable[str], longest: int) -> list[str]:
+    """Facts joined by dots, a few to a line."""
     lines: list[str] = []
-    for fact in drawing.folded:
-        if lines and len(lines[-1]) + len(fact) < 90:
+    for fact in facts:
+        if lines and len(lines[-1]) + len(fact) < longest:
             lines[-1] += f" · {fact}"
         else:
             lines.append(fact)
     return lines
-
-
-def legend(spread: Scale, drawing: Drawing) -> str:
-    """The swatches with their absolute numbers, and what a blue border means; "" without gradients."""
-    bold, rest = theme.PARAMETER_KEY
-    key = font(f"&#160;&#160;<b>{bold}</b>", colour="#0072B2", size=theme.SMALL_SIZE)
-    key += font(rest, colour=theme.MUTED, size=theme.SMALL_SIZE)
-    if any(shape.copies > 1 for shape in drawing.shapes):
-        key += font(
-            "; a leaf used often is drawn once per use, by name", colour=theme.MUTED, size=theme.SMALL_SIZE
-        )
-    cells = f"<td>{key}</td>"
-    if spread.centre is not None:
-        swatches = "".join(_swatch(level, spread.centre) for level in range(7))
-        words_ = font(f"{theme.LEGEND}&#160;&#160;", colour=theme.MUTED, size=theme.SMALL_SIZE)
-        cells = f"<td>{words_}</td>{swatches}{cells}"
-    return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="3"><tr>{cells}</tr></table>>'
 
 
 def _swatch(level: int, centre: float) -> str:
@@ -123,6 +138,40 @@ class _Pen:
         self.findings = findings_by_node(report)
         self.roots = {node for node, _ in report.graph.roots}
         self.keys = [shape.key for shape in drawing.shapes]
+        self.marks = {place: mark(report, shape, self.findings) for place, shape in enumerate(drawing.shapes)}
+        self.sums = self._sums()
+
+    def occurring(self) -> tuple[str, ...]:
+        """The keys of `theme.KEY` for the marks in this drawing."""
+        graph, found = self.report.graph, set[str]()
+        for shape, state in zip(self.drawing.shapes, self.marks.values(), strict=True):
+            found |= {shape.kind, {"unreached": "none"}.get(state.state, state.state)}
+            found |= {"wrong"} if state.wrong else set()
+            found |= {"finding"} if state.findings else set()
+            found |= {"hook"} if hooks(graph, shape) else set()
+            found |= {"cast"} if changes(graph, shape) else set()
+            found |= {"copies"} if shape.copies > 1 else set()
+        found |= {"again"} if any(wire.again for wire in self.drawing.wires) else set()
+        found |= {"sum"} if self.sums else set()
+        return tuple(key for key in theme.KEY if key in found)
+
+    def _sums(self) -> dict[int, str]:
+        """Per shape that several wires bring different gradients to, what each brings."""
+        brought: dict[int, list[float]] = {}
+        for wire in self.drawing.wires:
+            if not wire.again and (strongest := self._strongest(wire)) is not None:
+                brought.setdefault(wire.source, []).append(strongest)
+        said = {}
+        for place, levels in brought.items():
+            spelled = [words.scientific(level) for level in levels]
+            if 1 < len(levels) <= SUMMED and len(set(spelled)) > 1:
+                said[place] = f"{theme.SUM} {', '.join(spelled)}"
+        return said
+
+    def _strongest(self, wire: Wire) -> float | None:
+        """The largest RMS among the edges of a wire; NaN where one is; None where nothing is known."""
+        levels = [level for level in map(self._record, wire.edges) if level is not None]
+        return next((level for level in levels if level != level), max(levels, default=None))
 
     def clusters(self, dot: graphviz.Digraph) -> None:
         """The shapes, each in the frame of its module, and the frames in one another."""
@@ -136,19 +185,19 @@ class _Pen:
             drawn[id(frame)] = _frame(frame, number, level[id(frame)])
         for frame in reversed(frames):
             for place in frame.shapes:
-                self._shape(drawn[id(frame)], self.drawing.shapes[place], frame.named.get(place, ""))
+                self._shape(drawn[id(frame)], place, frame.named.get(place, ""))
             for inner in frame.inner.values():
                 drawn[id(frame)].subgraph(drawn[id(inner)])
 
     # ------------------------------------------------------------ shapes
 
-    def _shape(self, dot: graphviz.Digraph, shape: Shape, frame: str) -> None:
-        state = mark(self.report, shape, self.findings)
+    def _shape(self, dot: graphviz.Digraph, place: int, frame: str) -> None:
+        shape, state = self.drawing.shapes[place], self.marks[place]
         root = any(member in self.roots for member in shape.members)
         look, ink = _look(shape, state, self.spread, root)
         rows = [
             font(line, colour=ink or colour, size=size, style=style)
-            for line, colour, size, style in self._rows(shape, state, root, frame, look["fillcolor"])
+            for line, colour, size, style in self._rows(place, root, frame, look["fillcolor"])
         ]
         level = f"g{self.spread.level(_middle(state))}" if state.state == "flow" else state.state
         names = (
@@ -167,11 +216,9 @@ class _Pen:
             **look,
         )
 
-    def _rows(
-        self, shape: Shape, state: Mark, root: bool, frame: str, fill: str
-    ) -> list[tuple[str, str, int | None, str]]:
+    def _rows(self, place: int, root: bool, frame: str, fill: str) -> list[tuple[str, str, int | None, str]]:
         """Lines of the label: (safe text, colour, size, style)."""
-        small = theme.SMALL_SIZE
+        small, shape, state = theme.SMALL_SIZE, self.drawing.shapes[place], self.marks[place]
         name, second = self._names(shape, root)
         times = words.times(shape.times) if not told(self.drawing, shape) else ""
         pale, faint = theme.inks_on(fill)
@@ -185,6 +232,13 @@ class _Pen:
         rows += [(line, pale if pale != theme.INK else "#0072B2", small, "") for line in self._inside(shape)]
         if state.words():
             rows.append((state.words(), faint, small, ""))
+        if place in self.sums:
+            rows.append((self.sums[place], faint, small, "i"))
+        if changed := changes(self.report.graph, shape):
+            rows.append((text(changed, 60), _on(fill, theme.CAST_INK), small, "b"))
+        if hooked := hooks(self.report.graph, shape):
+            said = hooked[0] if len(hooked) == 1 else words.count(len(hooked), "hook")
+            rows.append((text(f"{theme.HOOK} {said}", 40), _on(fill, theme.HOOK_INK), small, "b"))
         if state.wrong and state.worst is not None:
             rows.append((f"{theme.WRONG} {state.worst.status}", theme.WRONG_INK, small, "b"))
         for finding in state.findings[:2]:
@@ -204,13 +258,15 @@ class _Pen:
 
     def _inside(self, shape: Shape) -> list[str]:
         """The leaves drawn inside an operation, with their gradients; counted where they are many."""
-        if len(shape.inside) > LISTED or shape.kind in ("module", "fold"):
+        if len(shape.inside) > LISTED * shape.times or shape.kind in ("module", "fold"):
             return [words.count(len(shape.inside), "parameter")] if shape.inside else []
-        nodes = [self.report.graph.nodes[leaf] for leaf in shape.inside]
-        said = [mark_of_node(self.report, node.id, self.findings).words() for node in nodes]
+        named: dict[str, list[int]] = {}
+        for leaf in shape.inside:
+            node = self.report.graph.nodes[leaf]
+            named.setdefault(node.label.rpartition(".")[2] or words.label(node), []).append(leaf)
         return [
-            text(f"{node.label.rpartition('.')[2] or words.label(node)}  {gradient}", 60)
-            for node, gradient in zip(nodes, said, strict=True)
+            text(f"{name}  {mark_of_nodes(self.report, tuple(leaves), self.findings).words()}", 60)
+            for name, leaves in named.items()
         ]
 
     def _tooltip(self, shape: Shape, state: Mark) -> str:
@@ -245,12 +301,10 @@ class _Pen:
             return {"style": "dashed", "constraint": "false", "tooltip": label, "class": "again"}
         if not self.report.gradients:
             return {}
-        records = [self._record(edge) for edge in wire.edges]
-        levels = [record for record in records if record is not None]
-        if not levels:
+        strongest = self._strongest(wire)
+        if strongest is None:
             return {"style": "dashed", "color": theme.NONE_BORDER, "tooltip": theme.NO_GRADIENT}
-        strongest = max(levels)
-        if strongest != strongest or any(level != level or level == float("inf") for level in levels):
+        if not isfinite(strongest):
             return {"color": theme.HAZARD_BORDER, "penwidth": "2.6", "tooltip": "gradient NaN or Inf"}
         said = f"gradient RMS {words.scientific(strongest)}"
         if strongest == 0:
@@ -330,9 +384,15 @@ def _frame(frame: Cluster, number: int, level: int) -> graphviz.Digraph:
     return dot
 
 
+def _on(fill: str, ink: str) -> str:
+    """`ink` where it reads on `fill`, else the ink that does."""
+    pale, faint = theme.inks_on(fill)
+    return ink if faint == theme.FAINT else pale
+
+
 def _middle(state: Mark) -> float:
     """One RMS for the colour of a mark: the geometric middle of its range."""
-    low, high = state.low or 0.0, state.high or 0.0
+    low, high = state.least or 0.0, state.high or 0.0
     return sqrt(low) * sqrt(high) if low > 0 else high
 
 

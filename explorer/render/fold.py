@@ -1,15 +1,18 @@
 """Level of detail: how much of a graph is drawn, so that it stays legible.
 
-From fine to coarse: everything; leaves inside their operation and reshapes left out; repeated blocks
-once; modules at a depth as one box each; passes of a loop once; operations with alike surroundings once;
-a fixed number of stretches. The finest with at most `VISIBLE` shapes is drawn. Every step keeps the link
-to the nodes, so that the worst finding shows wherever its node has gone.
+From fine to coarse: everything; reshapes left out; repeated blocks once; leaves inside their operation;
+modules at a depth as one box each; passes of a loop once; operations with alike surroundings once; a
+fixed number of stretches. The finest with at most `VISIBLE` shapes is drawn, and of those that keep whole
+operations and modules the finest that is not too tall to look at. Every step keeps the link to the
+nodes, so that the worst finding shows wherever its node has gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
+from itertools import chain
 
 from explorer.render.drawing import Drawing, everything, forward_order, is_scalar
 from explorer.render.focus import focused
@@ -22,6 +25,13 @@ CIRCUIT = 60
 """Scalar graphs of at most this many nodes are drawn as circuits."""
 VISIBLE = 150
 """Shapes a default drawing has at most."""
+SMALL = 50
+"""Graphs of at most this many nodes are drawn with their reshapes."""
+TALLEST = 3000.0
+"""Points (4,000 pixels) that a default drawing is high at most, as `height` estimates, unless only stretches
+of the program were lower."""
+BOX, LINE, FRAME, HEADING = 50.0, 11.0, 14.0, 90.0
+"""Points of height: a box with its wire, a line in it, the edge of a frame, title and legend."""
 
 
 def draw(
@@ -32,8 +42,9 @@ def draw(
     focus: str | None = None,
     coarser: int = 0,
     visible: int = VISIBLE,
+    tallest: float = TALLEST,
 ) -> Drawing:
-    """The drawing of `report` at the finest level that has at most `visible` shapes.
+    """The drawing of `report` at the finest level that has at most `visible` shapes and is not too tall.
 
     Args:
         depth: draw modules at this depth as one box each instead.
@@ -41,6 +52,7 @@ def draw(
         focus: draw only the part this names; see `explorer.render.focus.focused`.
         coarser: levels to give up beyond that.
         visible: shapes that are legible together.
+        tallest: points that it should be high at most.
 
     Raises:
         UsageError: `focus` names nothing.
@@ -54,39 +66,110 @@ def draw(
         return leaves_per_use(start)
     if depth is not None and not coarser:
         return _at_depth(report, start, depth, visible)
+    chosen = _finest(report, start, visible, tallest)
+    if not coarser:
+        return chosen
+    smaller = [drawing for drawing in ladder(report, start) if len(drawing.shapes) < len(chosen.shapes)]
+    return smaller[min(coarser, len(smaller)) - 1] if smaller else chosen
+
+
+def _finest(report: Report, start: Drawing, visible: int, tallest: float) -> Drawing:
+    """The finest level that fits; one that is too tall before one that tells no operations apart."""
+    steps, tall = _Steps(report, start), None
+    for drawing in steps.whole():
+        if len(drawing.shapes) > visible:
+            continue
+        if height(drawing) <= tallest:
+            return drawing
+        tall = tall or drawing
+    if tall is not None:
+        return tall
     drawing = start
-    for drawing in ladder(report, start):
+    for drawing in steps.stretches():
         if len(drawing.shapes) <= visible:
-            if not coarser:
-                break
-            coarser -= 1
+            break
     return drawing
+
+
+def height(drawing: Drawing) -> float:
+    """About how many points high the layout will be: the tallest line of boxes from the top down."""
+    waiting = [0] * len(drawing.shapes)
+    after: list[list[int]] = [[] for _ in drawing.shapes]
+    for wire in drawing.wires:
+        if not wire.again:
+            waiting[wire.target] += 1
+            after[wire.source].append(wire.target)
+    tall = [0.0] * len(drawing.shapes)
+    ready = [place for place, amount in enumerate(waiting) if not amount]
+    while ready:
+        place = ready.pop()
+        shape = drawing.shapes[place]
+        below = tall[place] + BOX + LINE * min(len(shape.inside), 3)
+        for target in after[place]:
+            frame = FRAME if drawing.shapes[target].module != shape.module else 0
+            tall[target] = max(tall[target], below + frame)
+            waiting[target] -= 1
+            if not waiting[target]:
+                ready.append(target)
+    return max(tall, default=0.0) + HEADING
 
 
 def ladder(report: Report, start: Drawing | None = None) -> Iterator[Drawing]:
     """Drawings of `report` from the finest to the coarsest, each with fewer shapes than the one before."""
+    steps = _Steps(report, start or everything(report.graph))
     least = None
-    for drawing in _levels(report, start or everything(report.graph)):
+    for drawing in chain(steps.whole(), steps.stretches()):
         if least is None or len(drawing.shapes) < least:
             least = len(drawing.shapes)
             yield drawing
 
 
-def _levels(report: Report, start: Drawing) -> Iterator[Drawing]:
-    graph = report.graph
-    yield leaves_per_use(start) if len(start.shapes) <= VISIBLE else start
-    order = {node: place for place, node in enumerate(forward_order(graph))}
-    light = leaves_per_use(leaves_inside(without_views(start, graph, kept(report))))
-    yield light
-    once = repeats(light, graph, order)
-    yield once
-    for depth in range(depth_of(once), 0, -1):
-        yield to_depth(once, depth, order)
-    looped = by_line(once, graph)
-    yield looped
-    yield alike(looped, graph)
-    yield parts(light, graph, order)
-    yield parts(light, graph, order, 12)
+class _Steps:
+    """The levels of one report, each step that several share made once."""
+
+    def __init__(self, report: Report, start: Drawing) -> None:
+        self.report = report
+        self.graph = report.graph
+        self.start = start
+
+    def whole(self) -> Iterator[Drawing]:
+        """The levels whose shapes are whole operations or modules."""
+        if len(self.start.shapes) <= VISIBLE:
+            plain = self.start if len(self.start.shapes) <= SMALL else self.plain
+            yield leaves_per_use(plain)
+            yield repeats(leaves_per_use(plain), self.graph, self.order)
+        yield self.light
+        yield self.once
+        for depth in range(depth_of(self.once), 0, -1):
+            yield to_depth(self.once, depth, self.order)
+
+    def stretches(self) -> Iterator[Drawing]:
+        """The levels for programs without modules: passes of a loop, alike operations, stretches."""
+        looped = by_line(self.once, self.graph)
+        yield looped
+        yield alike(looped, self.graph)
+        yield parts(self.light, self.graph, self.order)
+        yield parts(self.light, self.graph, self.order, 12)
+
+    @cached_property
+    def order(self) -> dict[int, int]:
+        """The place of each node in the forward pass."""
+        return {node: place for place, node in enumerate(forward_order(self.graph))}
+
+    @cached_property
+    def plain(self) -> Drawing:
+        """Without reshapes."""
+        return without_views(self.start, self.graph, kept(self.report))
+
+    @cached_property
+    def light(self) -> Drawing:
+        """Leaves inside their operation, too."""
+        return leaves_per_use(leaves_inside(self.plain))
+
+    @cached_property
+    def once(self) -> Drawing:
+        """Repeated blocks once, too."""
+        return repeats(self.light, self.graph, self.order)
 
 
 def _at_depth(report: Report, start: Drawing, depth: int, visible: int) -> Drawing:

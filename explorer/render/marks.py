@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import hypot, isfinite, log10, sqrt
 from statistics import median
 
+from explorer.graph import Graph
 from explorer.render import theme, words
 from explorer.render.drawing import Shape
 from explorer.report import BAD_STATUSES, Finding, GradientRecord, Report, Verdict
@@ -16,7 +17,8 @@ from explorer.report import BAD_STATUSES, Finding, GradientRecord, Report, Verdi
 class Mark:
     """The state of one shape.
 
-    `low` and `high` bound the RMS of its members' gradients (None: nothing finite flowed). `state`:
+    `low` and `high` bound the RMS of its members' gradients (None: nothing finite flowed), `least` is the
+    smallest that is not 0. `state`:
     "flow", "hazard" (NaN or Inf), "zero" (all exactly), "none" (no gradient came), "unreached" (never
     ran), or "" (nothing was recorded). `worst` is the worst verdict, `findings` are the members'.
     """
@@ -29,6 +31,7 @@ class Mark:
     numel: int = 0
     worst: Verdict | None = None
     findings: tuple[Finding, ...] = ()
+    least: float | None = None
 
     @property
     def wrong(self) -> bool:
@@ -120,6 +123,38 @@ def received(report: Report, node: int) -> tuple[GradientRecord, ...]:
     return tuple(record for record in ran.received if record is not None) if ran is not None else ()
 
 
+def cast(graph: Graph, node: int) -> tuple[str, str] | None:
+    """The dtypes before and after an operation that changes them, where both are known."""
+    own = {spec.dtype for spec in graph.nodes[node].outputs if spec is not None}
+    if len(own) != 1:
+        return None
+    (after,) = own
+    for index in graph.outgoing[node]:
+        edge = graph.edges[index]
+        specs = graph.nodes[edge.target].outputs
+        before = specs[edge.target_slot] if edge.target_slot < len(specs) else None
+        if before is not None and before.dtype != after:
+            return before.dtype, after
+    return None
+
+
+def changes(graph: Graph, shape: Shape) -> str:
+    """The dtype changes in a shape, in a few words: "float32 → bfloat16", "6 dtype changes", ""."""
+    found = [cast(graph, node) for node in (*shape.members, *shape.hidden)]
+    known = [change for change in found if change is not None]
+    if len(set(known)) == 1:
+        before, after = known[0]
+        return f"{before} {theme.CAST} {after}{words.times(len(known))}"
+    return words.count(len(known), "dtype change") if known else ""
+
+
+def hooks(graph: Graph, shape: Shape) -> tuple[str, ...]:
+    """The user's hooks on the nodes of a shape, those on leaves drawn inside it among them."""
+    return tuple(
+        hook for node in (*shape.members, *shape.inside, *shape.hidden) for hook in graph.nodes[node].hooks
+    )
+
+
 def findings_by_node(report: Report) -> dict[int, tuple[Finding, ...]]:
     """Every finding under each node it names, errors first."""
     found: dict[int, list[Finding]] = {}
@@ -135,9 +170,9 @@ def mark(report: Report, shape: Shape, findings: dict[int, tuple[Finding, ...]])
     return _mark(report, shape.members, (*shape.members, *shape.inside, *shape.hidden), findings)
 
 
-def mark_of_node(report: Report, node: int, findings: dict[int, tuple[Finding, ...]]) -> Mark:
-    """The mark of one node by itself."""
-    return _mark(report, (node,), (node,), findings)
+def mark_of_nodes(report: Report, nodes: tuple[int, ...], findings: dict[int, tuple[Finding, ...]]) -> Mark:
+    """The mark of some nodes by themselves."""
+    return _mark(report, nodes, nodes, findings)
 
 
 def _mark(
@@ -164,4 +199,5 @@ def _mark(
         return Mark("none" if ran else "unreached", worst=worst, findings=said)
     if all(record.zero for node in own for record in received(report, node)):
         return Mark("zero", 0.0, 0.0, worst=worst, findings=said)
-    return Mark("flow", min(levels), max(levels), worst=worst, findings=said)
+    least = min((level for level in levels if level > 0), default=None)
+    return Mark("flow", min(levels), max(levels), worst=worst, findings=said, least=least)

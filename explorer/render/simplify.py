@@ -9,6 +9,7 @@ from dataclasses import replace
 from explorer.graph import Graph
 from explorer.render import theme, words
 from explorer.render.drawing import Drawing, Shape, Wire, is_leaf
+from explorer.render.marks import cast
 from explorer.report import BAD_STATUSES, Report
 
 SHARED = 4
@@ -18,8 +19,9 @@ LOOSE = 3
 
 
 def kept(report: Report) -> frozenset[int]:
-    """Nodes that must not be left out: roots, and those a finding or a bad verdict names."""
+    """Nodes that must not be left out: roots, those with a hook or another dtype, and the accused."""
     found = {root for root, _ in report.graph.roots}
+    found |= {node.id for node in report.graph.nodes if node.hooks or cast(report.graph, node.id)}
     found |= {verdict.node for verdict in report.verdicts if verdict.status in BAD_STATUSES}
     for finding in report.findings:
         found |= {*finding.nodes, *((finding.node,) if finding.node is not None else ())}

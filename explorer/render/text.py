@@ -21,7 +21,7 @@ from explorer.render import fold, theme, words
 from explorer.render.clusters import Cluster, preorder, told, tree
 from explorer.render.drawing import Drawing, Shape, everything, forward_order, is_scalar
 from explorer.render.expression import expressions
-from explorer.render.marks import Mark, Scale, findings_by_node, mark, mark_of_node, received, scale
+from explorer.render.marks import Mark, Scale, findings_by_node, mark, mark_of_nodes, received, scale
 from explorer.report import BAD_STATUSES, Finding, Report, Session
 
 LINES = 40
@@ -122,7 +122,7 @@ def _table(console: Console, report: Report) -> None:
     findings = findings_by_node(report)
     for node in rows:
         value = (report.forward.get(node.id) or (None,))[0]
-        state = mark_of_node(report, node.id, findings)
+        state = mark_of_nodes(report, (node.id,), findings)
         ran = received(report, node.id)
         number = words.value(ran[0].values[0]) if ran and ran[0].values else state.words()
         line = Text("  ")

@@ -58,6 +58,8 @@ NONE_BORDER: Final = "#9AA5B1"
 WRONG_BORDER: Final = "#C4161C"
 WRONG_INK: Final = "#A80F14"
 FINDING_INK: Final = "#8A4B00"
+HOOK_INK: Final = "#8A2F68"
+CAST_INK: Final = "#005B8A"
 
 # ---------------------------------------------------------------- clusters
 CLUSTER_FILLS: Final = ("#F8FAFC", "#EFF3F7", "#E4EAF0", "#D9E1E9")
@@ -72,6 +74,8 @@ DARK: Final[Mapping[str, str]] = {
     VALUE: "#63D297",
     GRADIENT: "#FF8A80",
     WRONG_INK: "#FF8A80",
+    HOOK_INK: "#F09AC8",
+    CAST_INK: "#7CC4F0",
     FINDING_INK: "#FFC46B",
     "#0072B2": "#6CB8EC",
     "#F8FAFC": "#1B222B",
@@ -144,10 +148,30 @@ CUSTOM: Final = "custom Function"
 WRONG: Final = "≠"
 LOOK_HERE: Final = "▲"
 TIMES: Final = "×"
+CAST: Final = "→"
+HOOK: Final = "¶"
+SUM: Final = "Σ"
 NEXT: Final = "next"
 CIRCUIT_KEY: Final = ("forward value", " above the wire, ", "gradient", " below")
 LEGEND: Final = "gradient RMS (log scale, centre = median)"
 PARAMETER_KEY: Final = ("square blue border", " = parameter")
+KEY: Final[Mapping[str, str]] = {
+    "input": "dashed amber: input",
+    "custom": "tabs at the left: custom Function",
+    "module": "folder: module drawn as one box",
+    "fold": "stacked box: several nodes",
+    "hazard": "black: NaN or Inf",
+    "zero": "dotted: exactly zero",
+    "none": "dashed grey: no gradient (None)",
+    "wrong": "≠ thick red border: the check disagrees",
+    "finding": "▲ finding",
+    "hook": "¶ hook of the program",
+    "cast": "→ dtype change",
+    "sum": "Σ contributions that are added",
+    "copies": "a leaf used often is drawn once per use, by name",
+    "again": "dashed line: to the next of several drawn once",
+}
+"""Mark -> its entry in the legend, shown where the mark occurs."""
 VERDICT_MARKS: Final[Mapping[str, str]] = {
     "match": "✓",
     "loose": "≈",

@@ -17,9 +17,11 @@ LONGEST = 120
 def scientific(number: float) -> str:
     """Two significant digits with a true minus sign.
 
-    >>> scientific(4.3e-6), scientific(1.0), scientific(float("nan"))
-    ('4.3e−6', '1.0e+0', 'NaN')
+    >>> scientific(4.3e-6), scientific(1.0), scientific(0.0), scientific(float("nan"))
+    ('4.3e−6', '1.0e+0', '0', 'NaN')
     """
+    if number == 0:
+        return "0"
     if not isfinite(number):
         return _special(number)
     mantissa, exponent = f"{number:.1e}".split("e")
