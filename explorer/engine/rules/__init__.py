@@ -39,6 +39,7 @@ from explorer.engine.rules import (
     placing,
     products,
     reductions,
+    selections,
     unary,
     views,
 )
@@ -54,6 +55,7 @@ FAMILIES = (
     placing,
     products,
     reductions,
+    selections,
     unary,
     views,
 )
