@@ -83,7 +83,7 @@ class Array:
         if self.uses < 2 or count == 1:
             found = self._at(coords, count, run)
         else:
-            key = (self, tuple(map(tuple, coords)), run.bounds)
+            key = (self, count, tuple(map(tuple, coords)), run.bounds)  # count: a 0-d array has no coords
             kept: Bounded | None = run.memo.get(key)
             if kept is None:
                 kept = run.memo[key] = self._at(coords, count, run)
