@@ -70,7 +70,13 @@ class _Command(click.Command):
 @click.option(
     "--root", metavar="NAME", help="Explore this global of the script instead of a backward() call."
 )
-@click.option("--call", type=CallNumber(), default=1, help="Which backward() call to explore. [default: 1]")
+@click.option(
+    "--call",
+    type=CallNumber(),
+    metavar="N|all",
+    default=1,
+    help="Which backward() call to explore. [default: 1]",
+)
 @click.option("--stop", is_flag=True, help="End the script after that call.")
 @click.option(
     "--check",
@@ -82,6 +88,7 @@ class _Command(click.Command):
 @click.option(
     "--depth",
     type=click.IntRange(min=0),
+    metavar="N",
     help="Module depth to unfold in drawings (default: what stays legible).",
 )
 @click.option("--full", is_flag=True, help="Draw and list every node, however many.")
@@ -143,9 +150,8 @@ def main(
         sys.exit(1)
     exploration = pipeline.explore_script(program, root=root, call=call, stop=stop, check=check)
     session = exploration.session
-    if session.reports and not quiet:
-        _print(session, full)
-    told = _tell(exploration, explain, leaf, why, sort)
+    told = quiet or not session.reports or _print(session, full)
+    told = _tell(exploration, explain, leaf, why, sort) and told
     written = _write(session, places, {"depth": depth, "full": full, "focus": focus})
     code = _exit_code(exploration, told and written, strict)
     if exploration.outcome.interrupted:
@@ -188,17 +194,29 @@ def _tell(
                 click.echo(chains.paths(report, chains.target_of(report, leaf)).text, err=True)
             if why is not None:
                 click.echo(str(reasons.why_named(report, why, exploration.outcome.namespace)), err=True)
-    except ExplorerError as error:
-        click.echo(f"explore: {error}", err=True)
+    except Exception as error:  # noqa: BLE001 - the outputs are still to be written
+        click.echo(f"explore: {_spelled(error)}", err=True)
         return False
     return True
 
 
-def _print(session: Session, full: bool) -> None:
+def _print(session: Session, full: bool) -> bool:
+    """Print the report; whether that could be done."""
     from explorer import render
 
     color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    click.echo(render.text.text(session, width=_width(), color=color, full=full), err=True, color=color)
+    try:
+        shown = render.text.text(session, width=_width(), color=color, full=full)
+        click.echo(shown, err=True, color=color)
+    except Exception as error:  # noqa: BLE001 - the outputs are still to be written
+        click.echo(f"explore: the report could not be printed: {_spelled(error)}", err=True)
+        return False
+    return True
+
+
+def _spelled(error: Exception) -> str:
+    """What the explorer refuses in its own words, anything else with its type."""
+    return str(error) if isinstance(error, (ExplorerError, OSError)) else f"{type(error).__name__}: {error}"
 
 
 def _width() -> int:
@@ -237,8 +255,8 @@ def _write(session: Session, outputs: dict[str, str], view: dict[str, Any]) -> b
             for written in render.save(session, full, **view):
                 shown = os.path.join(os.path.dirname(path), os.path.basename(written))
                 click.echo(f"explore: wrote {shown}", err=True)
-        except (ExplorerError, OSError) as error:
-            click.echo(f"explore: could not write {path}: {error}", err=True)
+        except Exception as error:  # noqa: BLE001 - the other outputs are still to be written
+            click.echo(f"explore: could not write {path}: {_spelled(error)}", err=True)
             complete = False
     return complete
 
