@@ -205,6 +205,8 @@ class Problem:
         if x.numel() == 0:
             return found
         for _ in range(DIRECTIONS if thorough else 1):
+            if found and perf_counter() - started > SECONDS:
+                break
             signs = torch.randint(0, 2, (2, *x.shape), generator=generator, dtype=torch.float64) * 2 - 1
             direction = torch.complex(signs[0], signs[1]) if x.is_complex() else signs[0]
             slope = self._slope(slot, direction.to(x.device) * _scale(x), centre, None)

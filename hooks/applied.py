@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import local
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import torch
 from torch.autograd.function import _SingleLevelFunction
@@ -60,8 +60,8 @@ class Applied:
 
 
 _noted: WeakKeyDictionary[AutogradNode, Applied] = WeakKeyDictionary()
-_extra: WeakKeyDictionary[AutogradNode, int] = WeakKeyDictionary()
-"""Per node the elements that only we keep alive."""
+_extra = [0]
+"""The elements that only we keep alive at this moment."""
 _pause = local()
 """``_pause.on``: a call on this thread is ours and is not noted."""
 
@@ -167,13 +167,18 @@ def _arguments(
     if extra:
         kept = _memory_of(node)
         extra = sum(one.numel() for one in tensors if one.data_ptr() not in kept)
-        if extra > SMALL or extra + sum(_extra.values()) > BUDGET:
+        if extra > SMALL or extra + _extra[0] > BUDGET:
             return Applied(problem=f"its inputs ({extra:,} elements not saved) were not kept")
-        _extra[node] = extra
+        _extra[0] += extra
+        finalize(node, _released, extra).atexit = False
     with torch.no_grad():
         return Applied(
             tuple(one.detach() if isinstance(one, torch.Tensor) else one for one in args), versions
         )
+
+
+def _released(extra: int) -> None:
+    _extra[0] -= extra
 
 
 def is_plain(value: Any) -> bool:

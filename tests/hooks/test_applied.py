@@ -99,6 +99,20 @@ def test_large_inputs_that_nothing_keeps_are_not_kept(size: int) -> None:
     assert "elements" in found.problem
 
 
+def test_the_budget_is_given_back_with_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hooks import applied
+
+    monkeypatch.setattr(applied, "BUDGET", 10)
+    with observe_functions():
+        kept, refused = times(values(4) * 1, torch.ones(4), 3), times(values(4) * 1, torch.ones(4), 3)
+        again = times(values(4) * 1, torch.ones(4), 3)
+        assert applied_to(kept.grad_fn).problem == ""
+        assert "were not kept" in applied_to(again.grad_fn).problem
+        del kept, refused, again
+        gc.collect()
+        assert applied_to(times(values(4) * 1, torch.ones(4), 3).grad_fn).problem == ""
+
+
 def test_large_inputs_that_are_saved_anyway_are_kept() -> None:
     with observe_functions():
         out = Product.apply(values(SMALL + 1) * 1, values(SMALL + 1))
