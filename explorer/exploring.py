@@ -88,6 +88,7 @@ class Exploring:
             self.trace = trace(roots, names=names, context=context)
         if self.trace is None:
             return
+        self.stages.problems += self.trace.problems
         self.leaves = {node.variable: i for i, node in enumerate(self.trace.live) if is_leaf(node)}
         self.inputs = tuple(self.leaves) if own else tuple(inputs)
         with self.stages.guard("reading forward values"):
@@ -119,17 +120,23 @@ class Exploring:
             self.stages.problems.append(f"observing stopped: {self._capture.problem}")
 
     def _observe(self, event: Event) -> None:
+        if self._recorder is not None:
+            try:
+                self._recorder.observe(event)
+            except Exception as error:  # noqa: BLE001 - the check goes on without the record
+                self._stopped("the record of gradients", error)
+                self._recorder = None
+        if self._checker is not None:
+            try:
+                self._checker.observe(event)
+            except Exception as error:  # noqa: BLE001 - the record goes on without the check
+                self._stopped("the check", error)
+                self._checker = None
         if underflowed(event):
             self.underflows.append(event.index)
-        if self._recorder is not None:
-            self._recorder.observe(event)
-        if self._checker is None:
-            return
-        try:
-            self._checker.observe(event)
-        except Exception as error:  # noqa: BLE001 - the record goes on without the check
-            self.stages.problems.append(f"the check stopped: {type(error).__name__}: {error}")
-            self._checker = None
+
+    def _stopped(self, stage: str, error: Exception) -> None:
+        self.stages.problems.append(f"{stage} stopped: {type(error).__name__}: {error}")
 
     def _deliver(self, live: Sequence[Any], returned: Sequence[torch.Tensor | None]) -> None:
         """Let the check see what ``autograd.grad`` returned for leaves: their nodes do not run."""

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import torch
 import torch.autograd.graph
 
+from hooks.faults import Faults
 from hooks.handles import Handles
 
 PACKAGES = tuple(
@@ -53,7 +54,7 @@ Around: TypeAlias = Callable[[BackwardCall], AbstractContextManager[object]]
 
 
 @contextmanager
-def watch_backward(around: Around) -> Iterator[None]:
+def watch_backward(around: Around, faults: Faults | None = None) -> Iterator[None]:
     """Enter ``around(call)`` for each outermost backward call made while this block is open.
 
     The call itself runs inside ``around(call)``: what is raised there before or after it reaches the
@@ -61,6 +62,7 @@ def watch_backward(around: Around) -> Iterator[None]:
 
     Args:
         around: given a `BackwardCall`, returns a context manager; its value is not used.
+        faults: told of calls that could not be understood; they go through unseen.
     """
     state = threading.local()
     open_ = True
@@ -71,7 +73,12 @@ def watch_backward(around: Around) -> Iterator[None]:
             return original(t_outputs, *args, **kwargs)
         if torch._C._current_graph_task_id() != -1 or _transformed(t_outputs):
             return original(t_outputs, *args, **kwargs)
-        call = _describe(t_outputs, *args, **kwargs)
+        try:
+            call = _describe(t_outputs, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+            if faults is not None:
+                faults.note("reading the arguments of a backward call", error)
+            return original(t_outputs, *args, **kwargs)
         state.inside = True
         try:
             with around(call):

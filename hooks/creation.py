@@ -173,9 +173,13 @@ class AnomalyRecords:
         if not self._open or fx_traceback.should_preserve_node_meta:
             return self._format()
         values = self._values
-        if values is not None and values.looking:
-            values.look()
-        record = record_here(sys._getframe(1), self._modules)
+        try:
+            if values is not None and values.looking:
+                values.look()
+            record = record_here(sys._getframe(1), self._modules)
+        except Exception as error:  # noqa: BLE001 - the user's forward must not notice
+            self._modules.faults.note("noting where nodes were made", error)
+            return self._format() if self._wanted else []
         if not self._wanted:
             return record
         shown = Record(traceback.format_list(traceback.extract_stack()[:-1]))
@@ -210,9 +214,12 @@ class CreationHookRecords:
     def _made(self, node: Any) -> None:
         if torch.compiler.is_compiling():
             return
-        if self._values is not None and self._values.looking:
-            self._values.look()
-        node.metadata.setdefault(CONTEXT_KEY, record_here(sys._getframe(1), self._modules))
+        try:
+            if self._values is not None and self._values.looking:
+                self._values.look()
+            node.metadata.setdefault(CONTEXT_KEY, record_here(sys._getframe(1), self._modules))
+        except Exception as error:  # noqa: BLE001 - the user's forward must not notice
+            self._modules.faults.note("noting where nodes were made", error)
 
 
 @functools.cache

@@ -92,6 +92,11 @@ class Observation:
         runs = {path: now.since(self._earlier.get(path, ModuleRuns())) for path, now in self._runs().items()}
         return {path: run for path, run in runs.items() if run.calls}
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What failed in the hooks, one sentence a part; empty while all is well."""
+        return self._shared.modules.faults.problems
+
     def runs_of(self, module: nn.Module) -> ModuleRuns:
         """All observed calls of exactly this module object, whatever its path."""
         return self._shared.modules.runs_of(module)
@@ -178,7 +183,10 @@ class _Shared:
     def _run_backward(self, roots: Any, *args: Any, **kwargs: Any) -> Any:
         if not self._open or _in_task() != -1:
             return self._engine(roots, *args, **kwargs)
-        self._keep_roots(roots)
+        try:
+            self._keep_roots(roots)
+        except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+            self.modules.faults.note("reading small forward values", error)
         begin = next_number()
         self._records.pause()
         try:
@@ -187,8 +195,10 @@ class _Shared:
             self._records.resume()
             end = next_number()
             if end > begin:
-                record = record_here(sys._getframe(1), self.modules)
-                self._backward.add(begin, end, record)
+                try:
+                    self._backward.add(begin, end, record_here(sys._getframe(1), self.modules))
+                except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+                    self.modules.faults.note("noting where nodes were made", error)
             keep_graph = args[1] if len(args) > 1 else False
             if not keep_graph:
                 self.modules.next_graph()

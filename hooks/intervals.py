@@ -14,6 +14,7 @@ import sys
 import threading
 from bisect import bisect_right
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -113,7 +114,13 @@ class _Mode(TorchFunctionMode):
         finally:
             end = next_number()
             if end > begin:
-                self.intervals.add(begin, end, record_here(sys._getframe(1), self.modules))
+                self._note(begin, end, sys._getframe(1))
         if self.values is not None and self.values.looking and type(result) is torch.Tensor:
             self.values.keep(result)
         return result
+
+    def _note(self, begin: int, end: int, frame: FrameType) -> None:
+        try:
+            self.intervals.add(begin, end, record_here(frame, self.modules))
+        except Exception as error:  # noqa: BLE001 - the user's forward must not notice
+            self.modules.faults.note("noting where nodes were made", error)

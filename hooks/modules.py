@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from hooks.faults import Faults
 from hooks.handles import Handles
 from hooks.places import OURS, Place, kind_of
 
@@ -107,6 +108,7 @@ class ModuleCalls:
         self._epoch = 0
         self._lock = threading.RLock()
         self._gone = False
+        self.faults = Faults()
 
     def attach(self, handles: Handles) -> None:
         """Register both hooks for every module of the process, owned by `handles`."""
@@ -148,6 +150,13 @@ class ModuleCalls:
             return
         if self._gone or _running_backward() != -1:
             return
+        try:
+            self._begin(module, sys._getframe(1))
+        except Exception as error:  # noqa: BLE001 - the user's forward must not notice
+            self.faults.note("following the modules' calls", error)
+
+    def _begin(self, module: nn.Module, frame: FrameType) -> None:
+        """Push the call of `module` that torch's `frame` is making."""
         items = self.local.items
         known = self._known.get(id(module))
         if known is None or known.ref() is not module:
@@ -174,7 +183,7 @@ class ModuleCalls:
         else:
             known.no_grad += 1
             call.counts[1] += 1
-        items.append(Running(module, call, sys._getframe(1)))
+        items.append(Running(module, call, frame))
 
     def _after(self, module: nn.Module, inputs: object, output: object) -> None:
         if torch.compiler.is_compiling():
