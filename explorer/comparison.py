@@ -1,12 +1,40 @@
-"""By hand, PyTorch, engine, numeric: the four ways to a gradient side by side, as homework is checked."""
+"""By hand, PyTorch, engine, numeric: the four ways to a gradient side by side, as homework is checked.
+
+    rows = side_by_side(
+        by_hand={"x": 12.0},
+        pytorch={"x": x.grad.tolist()},
+        engine=engine_gradients(function, {"x": 2.0}),
+        numeric=numeric_gradients(function, {"x": 2.0}),
+    )
+    print(comparison(rows))
+
+Points and gradients are plain numbers or nested lists of them, by name. Nothing imports torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isclose, isnan
+from itertools import groupby
+from math import inf, isclose, isnan
+from typing import Any, TypeAlias
 
-__all__ = ["Row", "agrees", "central_differences", "comparison"]
+from explorer import engine as stand_alone
+from explorer.errors import UsageError
+
+__all__ = [
+    "Nested",
+    "Row",
+    "agrees",
+    "central_differences",
+    "comparison",
+    "engine_gradients",
+    "numeric_gradients",
+    "side_by_side",
+]
+
+Nested: TypeAlias = Any
+"""A number, or lists of numbers to any depth; a recursive type that Any stands for."""
 
 EXACT = 1e-5
 """Relative difference allowed between values that are computed, not approximated (float32)."""
@@ -46,19 +74,98 @@ def central_differences(
     return tuple(found)
 
 
-def agrees(row: Row) -> bool:
-    """Whether all that is known of the row is the same number, to within `EXACT` and `NUMERIC`."""
-    exact = [value for value in (row.by_hand, row.pytorch, row.engine) if value is not None]
-    first = exact[0] if exact else row.numeric
+def numeric_gradients(
+    function: Callable[..., Any], point: Mapping[str, Nested], step: float = 1e-6
+) -> dict[str, Nested]:
+    """The gradient of ``function(**point)`` by every number in `point`, by central differences.
+
+    Args:
+        function: called with the names of `point`, each a number or nested lists; it returns a number, or
+            anything of one element with ``item()``. It should compute in float64 (see
+            `central_differences`) and give the same result whenever it is called.
+        point: where the gradient is asked for.
+
+    Returns:
+        The gradients, nested as `point` is.
+
+    Raises:
+        UsageError: `function` gives two results at the same point; its differences would mean nothing.
+    """
+    names = list(point)
+    numbers = [number for name in names for _, number in _elements(point[name])]
+
+    def flat(values: Sequence[float]) -> float:
+        rest = iter(values)
+        result = function(**{name: _refilled(point[name], rest) for name in names})
+        return float(result.item() if hasattr(result, "item") else result)
+
+    first, second = flat(numbers), flat(numbers)
+    if first != second and not (isnan(first) and isnan(second)):
+        raise UsageError(
+            f"the function gave {first!r}, then {second!r} at the same point: fix its random numbers "
+            "(dropout, sampling) before its gradient is taken by differences"
+        )
+    found = iter(central_differences(flat, numbers, step))
+    return {name: _refilled(point[name], found) for name in names}
+
+
+def engine_gradients(function: Callable[..., Any], point: Mapping[str, Nested]) -> dict[str, Nested]:
+    """The gradient of ``function(**point)`` by the stand-alone engine, nested as `point` is.
+
+    `function` gets an `explorer.engine.Tensor` per name and returns one of a single element.
+    """
+    tensors = {name: stand_alone.tensor(value, requires_grad=True) for name, value in point.items()}
+    function(**tensors).backward()
+    return {
+        name: _refilled(point[name], iter([0.0] * tensor.numel()))
+        if tensor.grad is None
+        else tensor.grad.tolist()
+        for name, tensor in tensors.items()
+    }
+
+
+def side_by_side(
+    by_hand: Mapping[str, Nested] | None = None,
+    pytorch: Mapping[str, Nested] | None = None,
+    engine: Mapping[str, Nested] | None = None,
+    numeric: Mapping[str, Nested] | None = None,
+) -> tuple[Row, ...]:
+    """A `Row` per element of everything named, in the order first named: "w[0, 1]" for an element.
+
+    Raises:
+        UsageError: two ways give one name different shapes.
+    """
+    ways = (by_hand or {}, pytorch or {}, engine or {}, numeric or {})
+    rows: list[Row] = []
+    for name in dict.fromkeys(name for way in ways for name in way):
+        columns = [dict(_elements(way[name])) if name in way else None for way in ways]
+        shapes = [tuple(column) for column in columns if column is not None]
+        if any(shape != shapes[0] for shape in shapes):
+            raise UsageError(f"the ways to {name!r} differ in shape")
+        for place in shapes[0]:
+            numbers = [None if column is None else column[place] for column in columns]
+            rows.append(Row(f"{name}{list(place)}" if place else name, *numbers))
+    return tuple(rows)
+
+
+def agrees(row: Row, exact: float = EXACT, numeric: float = NUMERIC) -> bool:
+    """Whether all that is known of the row is the same number, to within the relative `exact` and, for the
+    difference quotient, `numeric`; near 0 a hundredth of that counts as absolute."""
+    known = [value for value in (row.by_hand, row.pytorch, row.engine) if value is not None]
+    first = known[0] if known else row.numeric
     if first is None:
         return True
-    return all(_close(first, value, EXACT) for value in exact) and (
-        row.numeric is None or _close(first, row.numeric, NUMERIC)
+    return all(_close(first, value, exact) for value in known) and (
+        row.numeric is None or _close(first, row.numeric, numeric)
     )
 
 
-def comparison(rows: Iterable[Row]) -> str:
+def comparison(rows: Iterable[Row], largest: int | None = None) -> str:
     """A table of the four columns and a verdict per row, ending with a line break.
+
+    Args:
+        largest: print only so many elements of each name, those of largest size, and every one that
+            differs; the last line counts all of them.
 
     >>> print(comparison([Row("dx", -4.0, -4.0, -4.0, -4.0), Row("dy", 3.0, 2.0)]), end="")
          by hand  PyTorch  engine  numeric
@@ -67,17 +174,50 @@ def comparison(rows: Iterable[Row]) -> str:
     1 of 2 agree
     """
     rows = list(rows)
+    shown = rows if largest is None else list(_chosen(rows, largest))
     heads = ("", "by hand", "PyTorch", "engine", "numeric")
-    body = [(row.name, *map(_cell, (row.by_hand, row.pytorch, row.engine, row.numeric))) for row in rows]
+    body = [(row.name, *map(_cell, (row.by_hand, row.pytorch, row.engine, row.numeric))) for row in shown]
     widths = [max(len(line[column]) for line in (heads, *body)) for column in range(len(heads))]
     widths[0] = max(widths[0], 3)
     lines = [_line(heads, widths, "")]
     lines += [
         _line(cells, widths, "agree" if agrees(row) else "DIFFER")
-        for cells, row in zip(body, rows, strict=True)
+        for cells, row in zip(body, shown, strict=True)
     ]
     lines.append(f"{sum(map(agrees, rows))} of {len(rows)} agree")
     return "\n".join(lines) + "\n"
+
+
+def _chosen(rows: Sequence[Row], largest: int) -> Iterator[Row]:
+    """Of each tensor's rows the `largest` ones and those that differ, in the order given."""
+    for _, group in groupby(rows, lambda row: row.name.partition("[")[0]):
+        members = list(group)
+        order = sorted(range(len(members)), key=lambda place: -_size(members[place]))
+        kept = {*order[:largest], *(place for place, row in enumerate(members) if not agrees(row))}
+        yield from (members[place] for place in sorted(kept))
+
+
+def _size(row: Row) -> float:
+    """The size of what is known of the row; nan counts as the largest."""
+    known = (row.by_hand, row.pytorch, row.engine, row.numeric)
+    sizes = [inf if isnan(value) else abs(value) for value in known if value is not None]
+    return max(sizes, default=0.0)
+
+
+def _elements(value: Nested, place: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Every number in `value` with its place, row-major."""
+    if isinstance(value, (list, tuple)):
+        for index, part in enumerate(value):
+            yield from _elements(part, (*place, index))
+    else:
+        yield place, float(value)
+
+
+def _refilled(value: Nested, numbers: Iterator[float]) -> Nested:
+    """The next `numbers`, nested as `value` is."""
+    if isinstance(value, (list, tuple)):
+        return [_refilled(part, numbers) for part in value]
+    return next(numbers)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], verdict: str) -> str:

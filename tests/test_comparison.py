@@ -6,7 +6,16 @@ import math
 
 import pytest
 
-from explorer.comparison import Row, agrees, central_differences, comparison
+from explorer.comparison import (
+    Row,
+    agrees,
+    central_differences,
+    comparison,
+    engine_gradients,
+    numeric_gradients,
+    side_by_side,
+)
+from explorer.errors import UsageError
 
 
 def test_central_differences_of_a_known_function() -> None:
@@ -35,3 +44,38 @@ def test_the_table_as_printed() -> None:
         "1 of 2 agree\n"
     )
     assert comparison([]).endswith("0 of 0 agree\n")
+
+
+def test_numeric_gradients_are_nested_as_the_point() -> None:
+    found = numeric_gradients(
+        lambda a, m: a**2 * (m[0][0] + 10 * m[0][1] + m[1][0] * m[1][1]),
+        {"a": 3.0, "m": [[1.0, 2.0], [4.0, 5.0]]},
+    )
+    assert found["a"] == pytest.approx(2 * 3 * 41, rel=1e-8)
+    assert found["m"][0] == pytest.approx([9.0, 90.0], rel=1e-8)
+    assert found["m"][1] == pytest.approx([45.0, 36.0], rel=1e-8)
+
+
+def test_a_function_that_gives_two_results_is_refused() -> None:
+    results = iter([1.0, 2.0])
+    with pytest.raises(UsageError, match="fix its random numbers"):
+        numeric_gradients(lambda x: next(results), {"x": 1.0})
+
+
+def test_engine_gradients_are_nested_as_the_point_and_zero_where_unused() -> None:
+    found = engine_gradients(lambda w, x, c: (w @ x).sum(), {"w": [[1.0, 2.0]], "x": [3.0, 4.0], "c": [7.0]})
+    assert found == {"w": [[3.0, 4.0]], "x": [1.0, 2.0], "c": [0.0]}
+
+
+def test_rows_per_element_and_a_dash_for_a_way_not_taken() -> None:
+    rows = side_by_side({"w": [[1.0], [2.0]]}, {"w": [[1.0], [2.5]], "b": 3.0})
+    assert rows == (Row("w[0, 0]", 1.0, 1.0), Row("w[1, 0]", 2.0, 2.5), Row("b", None, 3.0))
+    with pytest.raises(UsageError, match="differ in shape"):
+        side_by_side({"w": [1.0]}, {"w": [1.0, 2.0]})
+
+
+def test_the_largest_and_the_wrong_are_shown_and_all_are_counted() -> None:
+    rows = [Row("w[0]", 1.0, 1.0), Row("w[1]", 5.0, 5.0), Row("w[2]", 2.0, 3.0), Row("b", 1.0, 1.0)]
+    lines = comparison(rows, largest=1).splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == ["w[1]", "w[2]", "b"]
+    assert lines[-1] == "3 of 4 agree"

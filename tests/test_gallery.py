@@ -1,0 +1,118 @@
+"""The gallery: every script's four columns agree, say what its docstring promises, and check out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from explorer import pipeline
+from explorer.comparison import Row, agrees
+from explorer.script import load
+
+GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
+
+OUTPUT = {
+    "01_product": ["f = 24", "3 of 3 agree"],
+    "02_sigmoid": ["f = 0.73", "gates: -0.53 -0.53 -0.20 0.20; σ(1 − σ) = 0.20", "5 of 5 agree"],
+    "03_neuron": ["y = -0.664, loss = 2.769", "in one line: -1.861, -3.721, 1.861", "4 of 4 agree"],
+    "04_two_layers": ["17 of 17 agree", "loss before 8.3499, after 3.4539"],
+    "05_softmax": [
+        "p = 0.090, 0.245, 0.665",
+        "loss = 1.408",
+        "through the Jacobian: 0.090, -0.755, 0.665",
+        "3 of 3 agree",
+    ],
+    "06_convolution": ["3 of 16 pixels get a gradient", "46 of 46 agree"],
+    "07_batch_norm": ["the columns of ∂L/∂x sum to 0: True", "21 of 21 agree"],
+    "08_attention": ["the first query's gradient is 0: True", "36 of 36 agree"],
+    "09_residual_block": ["270 of 270 agree"],
+    "10_gpt_block": ["378 of 378 agree"],
+    "11_optimizers": ["gradient descent: f = 19 before", "Adam: f = 19 before", "6 of 6 agree"],
+}
+"""What each script prints."""
+
+GRADIENTS = {
+    "01_product": {"x": 12.0, "y": 8.0, "z": 6.0},
+    "02_sigmoid": {"w0": -0.20, "w1": -0.39, "w2": 0.20, "x0": 0.39, "x1": -0.59},
+    "03_neuron": {"w[0]": -1.861, "w[1]": -3.721, "w[2]": 1.861, "b": -1.861},
+    "05_softmax": {"z[0]": 0.090, "z[1]": -0.755, "z[2]": 0.665},
+}
+"""Gradients that the docstrings spell, to the digits they spell."""
+
+
+def run(path: Path) -> tuple[pipeline.Exploration, list[Row]]:
+    exploration = pipeline.explore_script(load(str(path)))
+    assert exploration.error is None
+    assert exploration.problems == []
+    return exploration, list(exploration.outcome.namespace["rows"])
+
+
+def four_agree(rows: list[Row]) -> bool:
+    """Whether every row has all four columns, equal as far as float64 goes."""
+    return all(
+        None not in (row.by_hand, row.pytorch, row.engine, row.numeric) and agrees(row, 1e-9, 1e-6)
+        for row in rows
+    )
+
+
+def test_every_script_of_the_gallery_is_here() -> None:
+    assert {path.stem for path in GALLERY.glob("*.py")} == set(OUTPUT)
+
+
+@pytest.mark.parametrize("name", OUTPUT)
+def test_the_four_columns_agree_and_every_node_is_confirmed(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    exploration, rows = run(GALLERY / f"{name}.py")
+    printed = capfd.readouterr()
+    assert exploration.outcome.code == 0
+    assert printed.err == ""
+    for line in OUTPUT[name]:
+        assert line in printed.out
+    assert "DIFFER" not in printed.out
+    assert len(rows) > 0
+    assert four_agree(rows)
+    for report in exploration.session.reports:
+        assert report.problems == ()
+        assert report.check.statuses == {"match": len(report.graph.nodes)}
+        assert not [finding for finding in report.findings if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_the_numbers_of_the_docstring(name: str) -> None:
+    _, rows = run(GALLERY / f"{name}.py")
+    digits = 2 if name == "02_sigmoid" else 3
+    assert {row.name: round(row.pytorch or 0.0, digits) for row in rows} == GRADIENTS[name]
+
+
+@pytest.mark.parametrize("name", ["04_two_layers", "09_residual_block", "10_gpt_block"])
+def test_the_counts_of_the_docstring(name: str) -> None:
+    _, rows = run(GALLERY / f"{name}.py")
+    promised = re.search(r"[Aa]ll (\d+) gradients", (GALLERY / f"{name}.py").read_text())
+    assert promised is not None
+    assert len(rows) == int(promised[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("05_softmax", "share - one for share, one in zip(p, y", "one - share for share, one in zip(p, y"),
+        ("07_batch_norm", "- G.mean(0) - normed", "- normed"),
+        ("10_gpt_block", "d_middle + d_norm, d_g1", "d_norm, d_g1"),
+        ("09_residual_block", "x + engine_norm(", "x * 1.001 + engine_norm("),
+        (
+            "01_product",
+            "numeric_gradients(product, point)",
+            "numeric_gradients(lambda x, y, z: x * y + z, point)",
+        ),
+    ],
+)
+def test_a_mistake_in_one_column_is_noticed(name: str, right: str, wrong: str, tmp_path: Path) -> None:
+    script = (GALLERY / f"{name}.py").read_text()
+    assert right in script
+    (tmp_path / "mistaken.py").write_text(script.replace(right, wrong))
+    _, rows = run(tmp_path / "mistaken.py")
+    assert not four_agree(rows)
+    assert not all(map(agrees, rows))
