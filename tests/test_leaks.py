@@ -1,0 +1,174 @@
+"""Exploring many times leaves nothing behind: no objects, no memory, no hooks, no patched function."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import explorer
+from hooks import release
+
+PATCHABLE = (FunctionType, BuiltinFunctionType, MethodDescriptorType, classmethod, staticmethod, property)
+ROUNDS = 300
+WARM = 40
+
+
+class Fails(torch.autograd.Function):
+    """Raises in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        raise ArithmeticError("planted")
+
+
+def small_loss() -> torch.Tensor:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    return model(torch.randn(5, 3)).pow(2).mean()  # type: ignore[no-any-return] # a module returns Any
+
+
+def explored() -> None:
+    explorer.explore(small_loss(), check="off")
+
+
+def watched() -> None:
+    with explorer.watch(check="off") as watch:
+        small_loss().backward()
+    assert watch.report.graph.nodes
+
+
+def failed() -> None:
+    with explorer.watch(check="off") as watch, pytest.raises(ArithmeticError):
+        Fails.apply(small_loss()).backward()
+    assert watch.report.error
+
+
+def failed_outside() -> None:
+    def training() -> None:
+        with explorer.watch(check="off"):
+            small_loss().backward()
+            raise ArithmeticError("planted")
+
+    with pytest.raises(ArithmeticError):
+        training()
+
+
+def deep() -> None:
+    """Deep enough for its release to be taken in hand."""
+    y = torch.ones(1, requires_grad=True)
+    for _ in range(release.SHALLOW + 10):
+        y = y * 1.0
+    explorer.walk(y)
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+RUNS: list[tuple[Callable[[], None], int]] = [
+    (explored, ROUNDS),
+    (watched, ROUNDS),
+    (failed, ROUNDS),
+    (failed_outside, ROUNDS),
+    (deep, 60),
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("run", "rounds"), RUNS, ids=lambda item: getattr(item, "__name__", ""))
+def test_nothing_accumulates(run: Callable[[], None], rounds: int) -> None:
+    for _ in range(WARM):
+        run()
+    gc.collect()
+    release.sweep()
+    objects, memory = len(gc.get_objects()), resident()
+    for _ in range(rounds):
+        run()
+    gc.collect()
+    release.sweep()
+    assert gc.garbage == []
+    assert release.parked() == 0
+    # Less than one object for ten explorations: torch and Python fill caches of their own now and then.
+    assert len(gc.get_objects()) - objects < rounds / 10
+    assert resident() - memory < 12 * 2**20
+
+
+def bound() -> dict[str, object]:
+    """Everything that could be patched: attributes of torch's modules and classes, and of `warnings`."""
+    owners: dict[str, Any] = {
+        name: module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "torch"
+    }
+    owners |= {
+        "Tensor": torch.Tensor, "Module": nn.Module, "Function": torch.autograd.Function,
+        "Optimizer": torch.optim.Optimizer, "warnings": warnings, "sys": sys,
+    }  # fmt: skip
+    found: dict[str, object] = {}
+    for name, owner in owners.items():
+        for key, value in list(vars(owner).items()):
+            if issubclass(type(value), PATCHABLE):  # `isinstance` would ask deprecated objects of torch's
+                found[f"{name}.{key}"] = value
+    registries = vars(nn.modules.module)
+    for key in [key for key in registries if key.startswith("_global_") and "hooks" in key]:
+        found[f"registry {key}"] = tuple(registries[key])
+    optimizers: Any = sys.modules["torch.optim.optimizer"]
+    found["optimizer hooks"] = tuple(optimizers._global_optimizer_pre_hooks) + tuple(
+        optimizers._global_optimizer_post_hooks
+    )
+    found["modes"] = (
+        torch._C._len_torch_function_stack(),
+        torch._C._len_torch_dispatch_stack(),
+        torch.is_anomaly_enabled(),
+        torch.is_anomaly_check_nan_enabled(),
+    )
+    found["collector"] = (gc.isenabled(), tuple(gc.callbacks), gc.get_threshold())
+    found["hook"] = sys.excepthook
+    return found
+
+
+@pytest.mark.parametrize("run", [explored, watched, failed, failed_outside], ids=lambda run: run.__name__)
+def test_what_was_patched_is_restored(run: Callable[[], None]) -> None:
+    run()
+    release.sweep()
+    before = bound()
+    run()
+    after = bound()
+    assert [
+        key for key in before if after.get(key) is not before[key] and after.get(key) != before[key]
+    ] == []
+
+
+def test_patches_are_seen_while_watching() -> None:
+    """The comparison above can fail: while a watch is open, it sees what is attached."""
+    watched()
+    before = bound()
+    with explorer.watch():
+        during = bound()
+    changed = {key for key in before if during.get(key) is not before[key] and during.get(key) != before[key]}
+    assert any("_engine_run_backward" in key for key in changed)
+    assert any(key.startswith("registry") for key in changed)
+
+
+def test_user_objects_carry_no_hooks_afterwards() -> None:
+    model = nn.Linear(3, 2)
+    x = torch.randn(4, 3, requires_grad=True)
+    hidden = model(x)
+    loss = hidden.pow(2).sum()
+    explorer.explore(loss)
+    with explorer.watch(model):
+        loss.backward()
+    assert not model._forward_hooks
+    assert not model._backward_hooks
+    assert all(not tensor._backward_hooks for tensor in (*model.parameters(), x, hidden))
