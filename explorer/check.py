@@ -33,8 +33,9 @@ from explorer.engine.run import Run
 from explorer.engine.sampling import Points, plan, wrong_share
 from explorer.errors import RuleError
 from explorer.graph import TensorSpec
-from explorer.numeric import Numeric, UncheckableError
+from explorer.numeric import Numeric
 from explorer.report import SMALL, CheckSummary, Status, Verdict
+from explorer.rerun import UncheckableError
 from explorer.trace import Trace
 from hooks.nodes import Event
 from hooks.saved import SavedValue, read

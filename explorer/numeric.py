@@ -1,9 +1,9 @@
 """Checks a custom Function's backward against finite differences of its own forward.
 
-The forward is run again in float64 on copies, without gradients, output set aside and random generators
-restored. With g the gradient the node received and x its inputs, the derivative of φ(x) = Σ g f(x) along a
-direction is a central difference over five points; it is compared with what backward returned, element by
-element at a few places and over all elements at once along random directions.
+With g the gradient the node received and x its inputs, the derivative of φ(x) = Σ g f(x) along a direction
+is a central difference over five points, f being the forward run again in float64 (`explorer.rerun`). It is
+compared with what backward returned, element by element at a few places and over all elements at once along
+random directions.
 
 A difference quotient counts only where it has settled: the slopes of four intervals lie on a line (no kink)
 and two steps give the same. Nothing is said, for a reason that is told, where the forward must not or cannot
@@ -13,17 +13,11 @@ be run again, draws random numbers, or has no derivative that its backward could
 
 from __future__ import annotations
 
-import contextlib
-import io
-import random
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
 from time import perf_counter
-from typing import Any
 
 import torch
 
@@ -31,8 +25,7 @@ from explorer.convert import dtype_name
 from explorer.engine.compare import Comparison
 from explorer.engine.rounding import rounding_of
 from explorer.engine.sampling import plan
-from explorer.purity import impurity
-from hooks.applied import Applied, applied_to, unobserved
+from explorer.rerun import Outputs, Rerun, UncheckableError, aside, double
 from hooks.nodes import Event
 
 STEP = 1e-5
@@ -53,10 +46,6 @@ TOTAL_SECONDS = 5.0
 
 ROUGH = 1e-2
 """Slopes of neighbouring intervals that leave a line by more than this share meet at a kink."""
-
-
-class UncheckableError(Exception):
-    """Why a node cannot be compared with finite differences."""
 
 
 @dataclass(slots=True)
@@ -89,9 +78,13 @@ class Numeric:
         try:
             kind = type(event.node)
             count = self._seen[kind] = self._seen.get(kind, 0) + 1
-            problem = Problem(event, wanted)
-            with _aside():
-                return problem.compare(whole or count <= THOROUGH)
+            one = Problem(event, wanted)
+            with aside():
+                return one.compare(whole or count <= THOROUGH)
+        except UncheckableError:
+            raise
+        except Exception as problem:
+            raise UncheckableError(f"they failed ({type(problem).__name__}: {problem})") from problem
         finally:
             self._seconds += perf_counter() - started
 
@@ -100,75 +93,28 @@ class Problem:
     """One node's forward as a function of float64 numbers, its inputs and both gradients."""
 
     def __init__(self, event: Event, wanted: Sequence[bool]) -> None:
-        self._kind = event.node._forward_cls
-        applied = applied_to(event.node)
-        _refuse(self._kind, applied)
-        tensors = applied.tensors
-        if len(tensors) != len(wanted):
+        self._rerun = rerun = Rerun(event.node, event.grad_outputs)
+        if len(rerun.inputs) != len(wanted):
             raise UncheckableError("its inputs are not those of its edges")
-        self._arguments = applied.arguments
-        self._inputs = [_double(one) for one in tensors]
-        self._upstream = [None if one is None else _double(one) for one in event.grad_outputs]
         returned = event.grad_inputs or ()
+        self._inputs = rerun.inputs
         self._returned = [
-            torch.zeros_like(x) if one is None else _double(one)
+            torch.zeros_like(x) if one is None else double(one)
             for x, one in zip(self._inputs, returned, strict=True)
         ]
         self._missing = [one is None for one in returned]
         self._slots = [i for i, one in enumerate(wanted) if one and _is_continuous(self._inputs[i])]
-        names = [dtype_name(one.dtype) for one in (*tensors, *event.grad_outputs) if one is not None]
+        names = [dtype_name(one.dtype) for one in event.grad_outputs if one is not None]
         # Half of the dtype's digits: backward may cancel as it likes, a wrong formula is far off.
-        self._tolerance = 4 * sqrt(rounding_of(names).u)
+        self._tolerance = 4 * sqrt(rounding_of([*rerun.dtypes, *names]).u)
         self._seed = event.index
-
-    # ------------------------------------------------------------------ the forward
-
-    def _forward(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
-        """The outputs that received a gradient, in float64."""
-        fresh = iter([one.clone() for one in inputs])
-        arguments = [next(fresh) if isinstance(one, torch.Tensor) else one for one in self._arguments]
-        try:
-            found = self._kind.apply(*arguments)
-        except Exception as problem:
-            said = f"{type(problem).__name__}: {problem}".partition("\n")[0]
-            raise UncheckableError(f"its forward fails in float64 ({said})") from problem
-        outputs = found if isinstance(found, tuple) else (found,)
-        outputs = tuple(one for one in outputs if isinstance(one, torch.Tensor)) or outputs
-        if len(outputs) != len(self._upstream):
-            raise UncheckableError("its forward gives another number of outputs in float64")
-        kept: list[torch.Tensor | None] = []
-        for output, upstream in zip(outputs, self._upstream, strict=True):
-            if upstream is None:
-                kept.append(None)
-                continue
-            if output.shape != upstream.shape:
-                raise UncheckableError("its forward gives other shapes in float64")
-            if output.dtype not in (torch.float64, torch.complex128):
-                raise UncheckableError(f"its forward rounds to {dtype_name(output.dtype)}")
-            kept.append(output)
-        return kept
-
-    def _settle(self) -> list[torch.Tensor | None]:
-        """The outputs at x, after making sure that they are the same every time."""
-        before = torch.get_rng_state()
-        first = self._forward(self._inputs)
-        if not torch.equal(before, torch.get_rng_state()):
-            raise UncheckableError("its forward draws random numbers")
-        for one, again in zip(first, self._forward(self._inputs), strict=True):
-            if one is not None and again is not None and not torch.equal(one, again):
-                raise UncheckableError("its forward is not deterministic")
-        if not all(bool(torch.isfinite(one).all()) for one in first if one is not None):
-            raise UncheckableError("its forward is not finite here")
-        if not all(bool(torch.isfinite(one).all()) for one in self._upstream if one is not None):
-            raise UncheckableError("the gradient it received is not finite")
-        return first
 
     # ------------------------------------------------------------------ the comparison
 
     def compare(self, thorough: bool) -> list[tuple[int, Comparison]]:
         """One `Comparison` per input that wants a gradient."""
         started = perf_counter()
-        centre = self._settle()
+        centre = self._rerun.settled()
         found: list[tuple[int, Comparison]] = []
         flat: list[int] = []
         for slot in self._slots:
@@ -187,7 +133,7 @@ class Problem:
             self._excuse(centre, flat)
         return found
 
-    def _excuse(self, centre: Sequence[torch.Tensor | None], flat: Sequence[int]) -> None:
+    def _excuse(self, centre: Outputs, flat: Sequence[int]) -> None:
         """A backward that differs on purpose is no mismatch."""
         for slot in self._slots:
             x = self._inputs[slot]
@@ -196,9 +142,7 @@ class Problem:
         if any(not self._missing[slot] for slot in flat):
             raise UncheckableError("its forward is a step (a straight-through estimator?): no derivative")
 
-    def _slopes(
-        self, slot: int, centre: Sequence[torch.Tensor | None], thorough: bool, started: float
-    ) -> list[_Slope]:
+    def _slopes(self, slot: int, centre: Outputs, thorough: bool, started: float) -> list[_Slope]:
         x = self._inputs[slot]
         found: list[_Slope] = []
         generator = torch.Generator().manual_seed(1000 * self._seed + slot)
@@ -213,7 +157,7 @@ class Problem:
             found += [] if slope is None else [slope]
         return found + (self._elements(slot, centre, started) if thorough else [])
 
-    def _elements(self, slot: int, centre: Sequence[torch.Tensor | None], started: float) -> list[_Slope]:
+    def _elements(self, slot: int, centre: Outputs, started: float) -> list[_Slope]:
         x = self._inputs[slot]
         scale = _scale(x)
         points = plan(tuple(x.shape), self._seed, ELEMENTS)
@@ -233,7 +177,7 @@ class Problem:
         self,
         slot: int,
         direction: torch.Tensor,
-        centre: Sequence[torch.Tensor | None],
+        centre: Outputs,
         place: tuple[int, ...] | None,
     ) -> _Slope | None:
         """The derivative along `direction` beside backward's; None where the quotient does not settle."""
@@ -262,14 +206,12 @@ class Problem:
     def _moved(self, slot: int, direction: torch.Tensor, step: float) -> list[torch.Tensor | None]:
         inputs = list(self._inputs)
         inputs[slot] = inputs[slot] + step * direction
-        return self._forward(inputs)
+        return self._rerun.outputs(inputs)
 
-    def _difference(
-        self, low: Sequence[torch.Tensor | None], high: Sequence[torch.Tensor | None]
-    ) -> tuple[float, float]:
+    def _difference(self, low: Outputs, high: Outputs) -> tuple[float, float]:
         """φ(high) - φ(low), and the size of what changed: outputs that stay cancel exactly."""
         total = size = 0.0
-        for a, b, upstream in zip(low, high, self._upstream, strict=True):
+        for a, b, upstream in zip(low, high, self._rerun.upstream, strict=True):
             if a is None or b is None or upstream is None:
                 continue
             change = b - a
@@ -340,33 +282,6 @@ class Problem:
 # -------------------------------------------------------------------- what several of these need
 
 
-def _refuse(kind: Any, applied: Applied) -> None:
-    """Raise where the forward must not be run again."""
-    module = getattr(kind, "__module__", "") or ""
-    if applied.problem:
-        raise UncheckableError(applied.problem)
-    if applied.changed:
-        raise UncheckableError("an input was modified in place since the forward")
-    if kind.__name__.startswith("GeneratedBackwardFor_"):
-        return  # an op of torch.library declares what it changes; one that changes nothing gets this Function
-    if module.split(".")[0] == "torch":
-        raise UncheckableError(f"torch's own {kind.__name__} is not run again")
-    reason = impurity(kind.forward, kind.setup_context is torch.autograd.Function.setup_context)
-    if not reason and kind.setup_context is not torch.autograd.Function.setup_context:
-        reason = impurity(kind.setup_context)
-    if reason:
-        raise UncheckableError(f"its forward {reason}")
-
-
-def _double(tensor: torch.Tensor) -> torch.Tensor:
-    """A float64 (complex128) copy; integers and booleans are copied as they are."""
-    if tensor.layout is not torch.strided:
-        raise UncheckableError(f"a {str(tensor.layout).removeprefix('torch.')} tensor is involved")
-    if tensor.is_complex():
-        return tensor.detach().to(torch.complex128, copy=True)
-    return tensor.detach().to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
-
-
 def _is_continuous(tensor: torch.Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
@@ -384,28 +299,3 @@ def _unravel(flat: int, shape: Sequence[int]) -> list[int]:
         point.append(flat % size)
         flat //= size
     return point[::-1]
-
-
-@contextlib.contextmanager
-def _aside() -> Iterator[None]:
-    """No gradients, no notes of our own calls, random states restored, output and warnings set aside."""
-    state = random.getstate()
-    numpy: Any = sys.modules.get("numpy.random")
-    drawn = numpy.get_state() if numpy is not None else None
-    sink = io.StringIO()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]  # torch's
-    try:
-        with (
-            contextlib.redirect_stdout(sink),
-            contextlib.redirect_stderr(sink),
-            warnings.catch_warnings(),
-            torch.random.fork_rng(devices),
-            unobserved(),
-            torch.no_grad(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(state)
-        if drawn is not None:
-            numpy.set_state(drawn)

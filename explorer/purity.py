@@ -49,7 +49,7 @@ def impurity(function: Any, context: bool = True) -> str:
         function: a plain Python function.
         context: its first parameter is a ``ctx`` of its own, whose attributes it may set.
     """
-    waiting = [(function, context)]
+    waiting = [(_undecorated(function), context)]
     seen: set[CodeType] = set()
     while waiting:
         one, own = waiting.pop()
@@ -77,6 +77,13 @@ def impurity(function: Any, context: bool = True) -> str:
                 if isinstance(value, FunctionType) and not _trusted(value.__module__):
                     waiting.append((value, False))
     return ""
+
+
+def _undecorated(function: Any) -> Any:
+    """The function inside decorators of torch (``torch.amp.custom_fwd``)."""
+    while hasattr(function, "__wrapped__") and _trusted(getattr(function, "__globals__", {}).get("__name__")):
+        function = function.__wrapped__
+    return function
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

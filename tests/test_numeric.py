@@ -212,6 +212,34 @@ def test_what_cannot_be_checked_says_why(reason: str) -> None:
     assert len(CALLS) <= 1
 
 
+def test_a_forward_for_autocast_is_checked() -> None:
+    @torch.amp.custom_fwd(device_type="cpu")
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x**2
+
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return g * x * 3
+
+    found = verdict_of(_function(forward, backward), numbers(5))
+    assert found.status == "mismatch"
+    assert "1.5x the numeric derivative at every element" in found.reason
+
+
+def test_a_failure_of_ours_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from explorer import numeric
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(numeric, "plan", broken)
+    found = verdict_of(_square(2.0).apply, numbers(5))
+    assert found.status == "unchecked"
+    assert "they failed (ZeroDivisionError: planted)" in found.reason
+
+
 def test_a_straight_identity_matches() -> None:
     assert verdict_of(_function(_identity, lambda ctx, g: g), numbers(5)).status == "match"
 
