@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
 
 from explorer import pipeline
 from explorer.comparison import Row, agrees
@@ -116,3 +121,52 @@ def test_a_mistake_in_one_column_is_noticed(name: str, right: str, wrong: str, t
     _, rows = run(tmp_path / "mistaken.py")
     assert not four_agree(rows)
     assert not all(map(agrees, rows))
+
+
+@pytest.fixture(scope="module")
+def notebooks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, nbformat.NotebookNode]:
+    """Every notebook of the gallery after a run of all its cells by this very interpreter."""
+    folder = tmp_path_factory.mktemp("kernel")
+    (folder / "kernels" / "python3").mkdir(parents=True)
+    (folder / "kernels" / "python3" / "kernel.json").write_text(
+        f'{{"argv": ["{sys.executable}", "-m", "ipykernel_launcher", "-f", "{{connection_file}}"],'
+        ' "display_name": "Python 3", "language": "python"}'
+    )
+    executed = {}
+    for path in sorted(GALLERY.glob("*.ipynb")):
+        client = NotebookClient(nbformat.read(path, as_version=4), timeout=120, kernel_name="python3")
+        client.create_kernel_manager()
+        client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[str(folder / "kernels")])
+        executed[path.stem] = client.execute(env={**os.environ, "PATH": ""})
+    return executed
+
+
+DRAWN = {"chain_rule": 2, "network": 2}
+"""How many reports each notebook draws."""
+
+
+def test_every_notebook_draws_its_graphs(notebooks: dict[str, nbformat.NotebookNode]) -> None:
+    assert set(notebooks) == set(DRAWN)
+    for name, notebook in notebooks.items():
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+        bundles = [output.data for output in outputs if "image/svg+xml" in output.get("data", {})]
+        assert len(bundles) == DRAWN[name]
+        assert all("match" in bundle["text/plain"] for bundle in bundles)
+
+
+def said(notebook: nbformat.NotebookNode) -> str:
+    """What the cells printed and evaluated to, in words."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    return "\n".join(output.get("text") or output.data["text/plain"] for output in outputs)
+
+
+def test_what_the_notebooks_say(notebooks: dict[str, nbformat.NotebookNode]) -> None:
+    chain, network = said(notebooks["chain_rule"]), said(notebooks["network"])
+    assert "5 of 5 agree" in chain
+    assert "x.grad += ∂f/∂x = 12" in chain
+    assert "sum of all 5: 135" in chain  # b·c = a⁴ + a³, and 4·27 + 3·9 = 135
+    assert network.startswith("True")
+    assert "[" + ", ".join(["True"] * 10) + "]" in network
+    before, after = map(float, re.search(r"loss (\S+) before, (\S+) after", network).groups())  # type: ignore[union-attr] # it is there, or the test fails
+    assert after < before
