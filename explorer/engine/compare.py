@@ -124,6 +124,7 @@ class _Judge:
         self._factor = factor
         self._worst: Comparison | None = None
         self._ratio = 0.0
+        self._unbounded = 0  # elements whose bound is infinite: whatever stands there proves nothing
 
     def whole(self, run: Run) -> None:
         """Compare every element."""
@@ -147,7 +148,9 @@ class _Judge:
             errors = [self._rounding.u * abs(value) for value in values]
         gaps = [abs(a - b) for a, b in zip(values, seen, strict=True)]
         doubtful = [
-            i for i, (gap, error) in enumerate(zip(gaps, errors, strict=True)) if not gap <= factor * error
+            i
+            for i, (gap, error) in enumerate(zip(gaps, errors, strict=True))
+            if not gap <= factor * error < inf
         ]
         # inf - inf is nan, and so is everything about nan: equal non-finite values agree.
         doubtful = [i for i in doubtful if not _same(values[i], seen[i])]
@@ -168,7 +171,14 @@ class _Judge:
             if _same(value, torch):
                 continue
             gap, threshold = abs(value - torch), self._factor * error
-            if gap <= threshold:
+            if not threshold < inf and _finite(value):
+                # Nothing is proved here; that torch went beyond its range is what an infinite bound allows.
+                if _finite(torch):
+                    self._unbounded += 1
+                else:
+                    self._keep(Comparison("overflow", inf, place=point, torch=torch, engine=value))
+                continue
+            if gap <= threshold < inf:
                 self._ratio = max(self._ratio, gap / threshold if threshold else 0.0)
                 continue
             self._judge(point, value, torch, gap, threshold)
@@ -179,8 +189,12 @@ class _Judge:
         if worst is not None and worst.status == "mismatch" and worst.ratio >= ratio:
             return
         status = self._status(point, value, torch, gap)
-        if worst is None or (GRAVITY[status], ratio) > (GRAVITY[worst.status], worst.ratio):
-            self._worst = Comparison(status, ratio, place=point, torch=torch, engine=value)
+        self._keep(Comparison(status, ratio, place=point, torch=torch, engine=value))
+
+    def _keep(self, found: Comparison) -> None:
+        worst = self._worst
+        if worst is None or (GRAVITY[found.status], found.ratio) > (GRAVITY[worst.status], worst.ratio):
+            self._worst = found
 
     def _status(self, point: tuple[int, ...], value: Any, torch: Any, gap: float) -> Status:
         rounding = self._rounding
@@ -189,11 +203,10 @@ class _Judge:
             run = Run(rounding, bounds=False)
             run.peak = 0.0
             self._expected.at(coords, 1, run)
-            return (
-                "overflow"
-                if _finite(value) and run.peak * (1 + rounding.u) > rounding.largest
-                else "nan-mismatch"
-            )
+            beyond = run.peak * (1 + rounding.u) > rounding.largest
+            # Once a term is infinite, which infinity or nan comes out is a matter of the order of operations.
+            infinite = run.infinite and not _finite(value) and not _finite(torch)
+            return "overflow" if beyond or infinite else "nan-mismatch"
         for candidate, status in (
             (replace(rounding, worst=True), "loose"),
             (replace(rounding, ua=rounding.u), "low-precision accumulation"),
@@ -206,6 +219,9 @@ class _Judge:
     def verdict(self, elements: int) -> Comparison:
         """The gravest finding over all batches."""
         total = self._observed.numel
+        elements -= self._unbounded
+        if self._worst is None and elements <= 0:
+            return Comparison("unchecked", of=total, reason="no finite error bound")
         if self._worst is None:
             return Comparison("match", self._ratio, elements, total)
         return replace(self._worst, elements=elements, of=total)

@@ -25,11 +25,15 @@ def rounded_dot(a: Values, b: Values, ea: Errors, eb: Errors, run: Run) -> tuple
     """Σ a·b and the bound on its error, as `reduce.sum_bound` has it."""
     count = len(a)
     run.work += 2 * count
-    if run.quick or not run.bounds:
+    if run.quick or not (run.bounds or run.peak is not None):
         value = sum(map(mul, a, b))
         return value, reduce.quick_bound(value, count, run) if run.bounds else 0.0
     terms = list(map(mul, a, b))
     value = sum(terms)
+    if run.peak is not None:
+        run.see_sum(terms)
+    if not run.bounds:
+        return value, 0.0
     errors: Errors = None
     if ea is not None or eb is not None:
         zero = [0.0] * count
@@ -65,7 +69,7 @@ class MatMul(Array):
         for point in points:
             rows, row_errors = self._lines(self._rows, point, left, inner, run)
             columns, column_errors = self._lines(self._columns, point, right, inner, run)
-            if not run.bounds or run.quick:
+            if run.quick or not (run.bounds or run.peak is not None):
                 run.work += 2 * len(rows) * len(columns) * len(inner)
                 values += [sum(map(mul, row, column)) for row in rows for column in columns]
                 continue

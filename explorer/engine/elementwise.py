@@ -348,6 +348,32 @@ def _of_power(
 # -------------------------------------------------------------------- functions with IEEE results
 
 
+def _of_exp(c: float) -> ErrorRule:
+    """The error of exp, ``exp(a + ea) + c u |v|``; |v| ea alone is too little once ea is near 1."""
+
+    def error(
+        r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
+    ) -> Errors:
+        cu, eta = c * r.u, r.eta
+        ea = errors[0]
+        if ea is None:
+            return [cu * abs(x) + eta for x in v]
+        pairs = zip(v, parts[0], ea)  # noqa: B905 - parts may repeat
+        return [_grown(x, a, e) + cu * abs(x) + eta for x, a, e in pairs]
+
+    return error
+
+
+def _grown(value: Number, argument: Number, error: float) -> float:
+    """At least how much exp grows from `argument` to ``argument + error``."""
+    if error < 0.01:
+        return 1.01 * abs(value) * error
+    try:
+        return float(math.exp(argument.real + error))
+    except OverflowError:
+        return math.inf
+
+
 def guarded(
     real: Callable[[float], float], overflow: float, domain: Callable[[float], float], other: Any = None
 ) -> Callable[[Number], Number]:
@@ -465,8 +491,8 @@ WHERE = Operation("where", lambda c, a, b: a if c else b, lambda c, a, b: a if c
 MINIMUM = Operation("minimum", _smaller, _smaller, _of_larger)
 MAXIMUM = Operation("maximum", _larger, _larger, _of_larger)
 
-EXP = unary("exp", math.exp, smooth(2, lambda a, v: abs(v)), other=cmath.exp)
-SHARP_EXP = unary("exp", math.exp, smooth(40, lambda a, v: abs(v)), other=cmath.exp)
+EXP = unary("exp", math.exp, _of_exp(2), other=cmath.exp)
+SHARP_EXP = unary("exp", math.exp, _of_exp(40), other=cmath.exp)
 """exp as the attention kernels approximate it: 40 units."""
 EXPM1 = unary("expm1", math.expm1, smooth(2, lambda a, v: abs(v + 1)))
 LOG = unary("log", math.log, smooth(2, lambda a, v: 1 / abs(a)), domain=_log_domain, other=cmath.log)

@@ -35,6 +35,8 @@ def rounded_sum(terms: Values, errors: Errors, run: Run) -> tuple[Any, float]:
     """The sum of `terms` and the bound on its error (0.0 when the run carries no bounds)."""
     value = sum(terms)
     run.work += len(terms)
+    if run.peak is not None:
+        run.see_sum(terms)
     if not run.bounds:
         return value, 0.0
     if run.quick:
@@ -132,6 +134,9 @@ def sum_chunks(terms: Values, errors: Errors, count: int, results: int, run: Run
     starts = range(0, results * count, count) if count else [0] * results
     values: Values = [sum(terms[i : i + count]) for i in starts]
     run.work += results * count
+    if run.peak is not None:
+        for i in starts:
+            run.see_sum(terms[i : i + count])
     if not run.bounds:
         return values, None
     if run.quick:

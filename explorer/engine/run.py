@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from explorer.engine.rounding import Rounding
@@ -21,10 +22,11 @@ class Run:
     a cheap *lower* bound on their error bound and do not look at the errors of their terms; what
     agrees within a lower bound agrees within the bound itself, so most elements never need more.
     `memo` keeps what shared subexpressions gave. `work` counts elements read and multiplied, the
-    engine's own measure of time. `peak`, when not None, is the largest magnitude met so far.
+    engine's own measure of time. `peak`, when not None, is the largest finite magnitude met so far, and
+    `infinite` whether an infinite one was.
     """
 
-    __slots__ = ("bounds", "memo", "peak", "quick", "rounding", "work")
+    __slots__ = ("bounds", "infinite", "memo", "peak", "quick", "rounding", "work")
 
     def __init__(self, rounding: Rounding, *, quick: bool = False, bounds: bool = True) -> None:
         self.rounding = rounding
@@ -33,14 +35,26 @@ class Run:
         self.memo: dict[Any, Any] = {}
         self.work = 0
         self.peak: float | None = None
+        self.infinite = False
 
     def see(self, values: Values) -> None:
         """Note the largest finite magnitude among intermediate `values` (only when asked to)."""
         if self.peak is not None:
             for value in values:
                 size = abs(value)
-                if size > self.peak:
+                if self.peak < size < inf:
                     self.peak = size
+                elif size == inf:
+                    self.infinite = True
+
+    def see_sum(self, terms: Values) -> None:
+        """Note what a sum meets on its way: each term, and the sum of all that have one sign.
+
+        Torch adds in an order of its own; no partial sum is larger than the larger of those two.
+        """
+        self.see(terms)
+        if terms and not any(isinstance(term, complex) for term in terms):
+            self.see([sum(t for t in terms if t > 0), sum(t for t in terms if t < 0)])
 
     def terms(self, recipe: _Recipe, box: Box) -> Bounded:
         """`recipe` over `box` as terms of a sum: values alone when the run is quick."""

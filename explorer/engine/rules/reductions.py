@@ -102,7 +102,7 @@ def norm_gradient(x: Array, y: Array, g: Array, order: float, dims: Dims, keepdi
     if order == 1:
         return g * x.sign()
     if order == 2:
-        return x * (g / y).where(y.ne(0))
+        return g * (x / y).where(y.ne(0))
     if abs(order) == inf:
         largest = abs(x).eq(y)
         return x.sign() * (g / largest.sum(dims, keepdim=True)).where(largest)
