@@ -227,7 +227,8 @@ def take(n: Site, g: Array) -> Vjp:
 def put(n: Site, g: Array) -> Vjp:
     """y = x, flat y[i[p]] = s[p] (or += s[p]):  dx = g, 0 where overwritten;  ds = g[i]."""
     index = _wrapped(n.index, g.numel)
-    source = selected_rows(g.reshape(-1), 0, index).reshape(*n.index.shape)
+    source = selected_rows(g.reshape(-1), 0, index)
+    source = source.reshape(*(n.index.shape if n.inputs[1] is None else n.shape(1)))
     if n.accumulate:
         return [g, source]
     hits = added_rows((g.numel,), 0, index, Full(1.0, index.shape)).reshape(*g.shape)

@@ -219,10 +219,11 @@ def reduced_scatter(
     if isinstance(index, Missing):
         return [index, index]
     if g.ndim == 0:
+        given = source.shape
         x, source, g, index = x.reshape(1), source.reshape(-1), g.reshape(1), index.reshape(-1)
         result = result.reshape(1) if isinstance(result, Array) else result
-        found = reduced_scatter(how, x, source, result, g, 0, index, keep)
-        return [one if one is None or one.numel != 1 else one.reshape() for one in found]
+        dx, ds = reduced_scatter(how, x, source, result, g, 0, index, keep)
+        return [dx and dx.reshape(), ds and ds.reshape(*given)]
     dim %= g.ndim
     ones = scattered(g.shape, dim, index, Full(1.0, index.shape))
     part = source.window(index.shape, [(axis, 0, 1) for axis in range(index.ndim)])
@@ -262,7 +263,8 @@ def scatter_reduce(n: Site, g: Array) -> Vjp:
 def index_reduce(n: Site, g: Array) -> Vjp:
     """y = x, y[.., i[k], ..] reduced with s[.., k, ..]:  see `reduced_scatter`."""
     if g.ndim == 0:
-        raise RuleError("index_reduce of a 0-d tensor")
+        index = n.index.reshape(*n.source.shape)
+        return reduced_scatter(n.reduce, n.self, n.source, n.result, g, 0, index, n.include_self)
     shape = [1] * g.ndim
     shape[n.dim % g.ndim] = n.index.numel
     index = n.index.reshape(*shape).expand(*n.source.shape)
