@@ -42,6 +42,7 @@ from explorer.engine.rules import (
     reductions,
     second,
     selections,
+    spectral,
     unary,
     views,
 )
@@ -60,6 +61,7 @@ FAMILIES = (
     reductions,
     second,
     selections,
+    spectral,
     unary,
     views,
 )
