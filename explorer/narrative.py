@@ -1,9 +1,9 @@
 """A narrated backward: numbered steps in the order of execution, a line of arithmetic each.
 
 Scalars are worked out in full: "upstream × local = downstream". Tensors are told by shape and size, with
-one element worked out where its values are small and known. What a reader of PyTorch graphs stumbles over
-(next_functions, input_nr, AccumulateGrad, views, broadcasting, fan-out, constants) is said once, where it
-is first met.
+one element worked out where its values are small and known (see `explorer.worked`). What a reader of
+PyTorch graphs stumbles over (next_functions, input_nr, AccumulateGrad, views, broadcasting, fan-out,
+constants) is said once, where it is first met.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from textwrap import wrap
 
 from explorer.derivatives import Local, argument_letters, local_derivatives, scalar_of, wire_names
 from explorer.formulas import formulas, meaning, operation
-from explorer.graph import Edge, Node, TensorSpec
+from explorer.graph import Node, TensorSpec
 from explorer.mathematics import forward_text, local_text, lookup
 from explorer.report import BAD_STATUSES, GradientRecord, Number, Report
 from explorer.values import SAME, Forward, argument_names, fill
+from explorer.worked import worked
 
 __all__ = ["NOTES", "explain"]
 
@@ -34,6 +35,7 @@ NOTES = {
     "outputs the gradient belongs to.",
     "accumulate": "AccumulateGrad stands for a leaf, a tensor the program made itself. It multiplies "
     "nothing: it adds what arrives to .grad, which is why .grad must be cleared between steps.",
+    "G": "G stands for the gradient that arrived at the node, of the shape of what the node made.",
     "view": "A view shares its numbers with its base. Its backward computes nothing: the gradient is put "
     "back into the base's shape.",
     "transpose": "TBackward and its kin stand for a transpose, hidden in nn.Linear, which multiplies by "
@@ -67,6 +69,7 @@ class _Narrator:
         self.names = wire_names(report, forward)
         self.local = local_derivatives(report, forward)
         self.said: set[str] = set()
+        self.line = ("", 0)
         self.root = report.root_name if len(report.graph.roots) == 1 else "the sum of the roots"
 
     def tell(self) -> str:
@@ -151,8 +154,17 @@ class _Narrator:
             return f"{node.name} of {self.names[node.id]}"
         text = forward_text(node.name, argument_letters(self.graph, node, self.forward, self.names))
         made = f"made {self.names[node.id]}{self.shape(node.outputs, 0)}" + (f" = {text}" if text else "")
-        place = f" (line {node.source.line}: {node.source.code.strip()})" if node.source else ""
-        return f"{node.name}, which {made}{place}"
+        return f"{node.name}, which {made}{self.place(node)}"
+
+    def place(self, node: Node) -> str:
+        """Where in the program: the module and the line, its text only where the step before had another."""
+        parts = [f"in {node.module}"] if node.module else []
+        if node.source:
+            here = (node.source.file, node.source.line)
+            parts.append(f"line {node.source.line}")
+            parts[-1] += f": {node.source.code.strip()}" if here != self.line else ""
+            self.line = here
+        return f" ({', '.join(parts)})" if parts else ""
 
     def shape(self, outputs: tuple[TensorSpec | None, ...], slot: int) -> str:
         """ " [2, 3]" for a tensor, "" for a single number."""
@@ -174,7 +186,7 @@ class _Narrator:
             for index in self.graph.incoming[node.id]
             if self.graph.edges[index].target_slot == slot and index < len(self.report.edge_gradients)
         ]
-        if node.kind == "leaf" and scalar_of(record) is not None:
+        if node.kind == "leaf":
             what = f"{name}.grad += {what}"
         if len(parts) < 2:
             return self.wrapped(f"{what} = {_size(record)}", 4)
@@ -198,10 +210,10 @@ class _Narrator:
         record = self.report.edge_gradients[index] if index < len(self.report.edge_gradients) else None
         argument = places[edge.source_slot] if edge.source_slot < len(places) else ""
         text = local_text(node.name, argument, argument_letters(self.graph, node, self.forward, self.names))
-        text = text or formulas(node.name).get(argument, "")
+        text = text.replace("∂L/∂", f"∂{self.root}/∂", 1) or formulas(node.name).get(argument, "")
         lines = self.wrapped(f"{to}: {text or 'its share'}{'; ' + _size(record) if record else ''}", 4, 8)
-        worked = self.worked(node, edge, argument, record)
-        return lines + (self.wrapped(worked, 8) if worked else [])
+        example = worked(self.report, self.forward, node, argument, record)
+        return lines + (self.wrapped(example, 8) if example else []) + self.note("G" if "G" in text else "")
 
     def arithmetic(self, to: str, local: Local, upstream: float) -> str:
         """ "to q: ∂(q·z)/∂q = z = -4, so 1 × (-4) = -4"."""
@@ -209,55 +221,14 @@ class _Narrator:
         value = _number(local.value)
         formula = local.formula or "local derivative"
         plain = value.replace("-", "−")
-        stated = formula if formula.endswith((f"= {value}", f"= {plain}")) else f"{formula} = {value}"
+        stated = (
+            formula
+            if formula.endswith((f"= {value}", f"= {plain}", f"= ({value})", f"= ({plain})"))
+            else f"{formula} = {value}"
+        )
         product = f"{_bracket(upstream)} × {_bracket(local.value)} = {_number(upstream * local.value)}"
         note = f" ({local.note})" if local.note else ""
         return f"{to}: {stated}, so {product}{note}"
-
-    def worked(self, node: Node, edge: Edge, argument: str, record: GradientRecord | None) -> str:
-        """The first element of a tensor's gradient worked out, "" where values are missing."""
-        incoming = self.report.gradient(node.id)
-        if incoming is None or record is None or not incoming.values or not record.values:
-            return ""
-        product = self.matrix_element(node, argument, incoming)
-        if product:
-            return f"its first element: {product} = {_plain(record.values[0])}"
-        found = lookup(node.name)
-        if found is None or argument not in found.slope or len(record.values) != len(incoming.values):
-            return ""
-        known = {
-            name: float(value.numbers[0])
-            for (number, name), value in self.forward.arguments.items()
-            if number == node.id and value.numbers and not isinstance(value.numbers[0], complex)
-        }
-        own = self.forward.outputs.get((node.id, 0))
-        if own is not None and own.numbers and not isinstance(own.numbers[0], complex):
-            known["result"] = float(own.numbers[0])
-        try:
-            slope = found.slope[argument](known)
-        except (KeyError, ArithmeticError, ValueError, TypeError):
-            return ""
-        first = incoming.values[0]
-        return f"its first element: {_plain(first)} × {_bracket(slope)} = {_plain(record.values[0])}"
-
-    def matrix_element(self, node: Node, argument: str, incoming: GradientRecord) -> str:
-        """The sum of products behind element [0, 0] of a matrix product's gradient, "" if not small."""
-        base = operation(node.name).split("(", 1)[0].split(".", 1)[0]
-        left, right = {"mm": ("self", "mat2"), "addmm": ("mat1", "mat2")}.get(base, ("", ""))
-        if not left or argument not in {left, right} or len(incoming.shape) != 2 or incoming.values is None:
-            return ""
-        rows, columns = incoming.shape
-        other = self.forward.arguments.get((node.id, right if argument == left else left))
-        if other is None or not rows or not columns:
-            return ""
-        if argument == left:
-            pairs = list(zip(incoming.values[:columns], other.numbers[:columns], strict=False))
-        else:
-            inner = len(other.numbers) // rows
-            pairs = list(zip(other.numbers[::inner], incoming.values[::columns], strict=False))
-        if len(pairs) > FEW:
-            return ""
-        return " + ".join(f"{_plain(a)}×{_plain(b)}" for a, b in pairs)
 
     def met(self, node: Node) -> Iterator[str]:
         """Which notes this node is an occasion for."""
@@ -297,7 +268,7 @@ class _Narrator:
 
     def note(self, key: str) -> list[str]:
         """A note of `NOTES`, the first time only."""
-        if key in self.said:
+        if not key or key in self.said:
             return []
         self.said.add(key)
         return self.wrapped(f"[{NOTES[key]}]", 4, 5)

@@ -272,7 +272,7 @@ class _Filling:
         wide: dict[str, Reals] = {}
         for name, numbers in known.items():
             shape = self.shape(node, name)
-            spread = _broadcast(numbers, shape, spec.shape)
+            spread = broadcast(numbers, shape, spec.shape)
             if spread is None:
                 return None
             wide[name] = spread
@@ -402,7 +402,7 @@ def plain_only(node: Node) -> bool:
     return any(item.name == "approximate" and "tanh" in item.text for item in node.saved)
 
 
-def _broadcast(numbers: Reals, shape: tuple[int, ...] | None, to: tuple[int, ...]) -> Reals | None:
+def broadcast(numbers: Reals, shape: tuple[int, ...] | None, to: tuple[int, ...]) -> Reals | None:
     """`numbers` of `shape` spread over the shape `to`, row-major; None if they do not fit."""
     size = prod(to)
     if len(numbers) == size:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from explorer.graph import Source
 from explorer.narrative import NOTES, explain
 from explorer.report import Verdict
 from explorer.values import fill
@@ -93,10 +94,27 @@ def test_a_layer_is_told_by_shape_with_one_element_worked_out() -> None:
     report, saved = report_of((out * out).sum(), W=layer.weight, b=layer.bias)
     text = flat(explain(report, forward=fill(report.graph, report.forward, saved)))
     assert "which made v2 [2, 3] = b + mat1·v4" in text or "= b + mat1·v" in text
-    # the first column of x is (1, 3), the first column of G = 2·out is (10, 22)
-    assert "its first element: 1×10 + 3×22 = 76" in text
+    # x = [[1, 2], [3, 4]] and G = 2·out, out = x·Wᵀ = [[5, 11, 17], [11, 25, 39]]
+    assert "element [1, 2]: 2×34 + 4×78 = 380" in text
+    assert "element [2]: 34 + 78 = 112" in text
     assert text.count(NOTES["transpose"]) == 1
     assert text.count(NOTES["broadcast"]) == 1
+
+
+def test_the_text_of_a_line_is_told_once_in_a_row_and_the_root_has_its_name() -> None:
+    x = torch.randn(3, requires_grad=True)
+    loss = (x * x).exp().sum()
+    report, _ = report_of(loss, x=x)
+    lines = [Source("train.py", 7, "loss = (x * x).exp().sum()")] * 3
+    nodes = tuple(
+        replace(node, source=line, module="head") if node.kind == "op" else node
+        for node, line in zip(report.graph.nodes, (*lines, None), strict=True)
+    )
+    text = flat(explain(replace(report, graph=replace(report.graph, nodes=nodes))))
+    assert text.count("(in head, line 7: loss = (x * x).exp().sum())") == 1
+    assert text.count("(in head, line 7)") == 2
+    assert "∂L/" not in text
+    assert text.count(NOTES["G"]) == 1
 
 
 def test_sixty_nodes_have_sixty_numbered_steps() -> None:
