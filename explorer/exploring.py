@@ -22,6 +22,7 @@ from explorer.record import Recorder
 from explorer.report import CheckMode, CheckSummary, GradientRecord, NodeGradients, Report, Verdict
 from explorer.trace import Context, Trace, trace
 from explorer.values import Flat
+from hooks.collection import no_collection
 from hooks.halves import underflowed
 from hooks.nodes import Capture, Event, capture, is_leaf
 
@@ -95,7 +96,8 @@ class Exploring:
             graph, self._forward = with_values(self.trace.graph, self.trace.live, value_of)
             self.trace = Trace(graph, self.trace.live)
         with self.stages.guard("the record of gradients"):
-            self._recorder = Recorder(self.trace, self.inputs)
+            with no_collection():
+                self._recorder = Recorder(self.trace, self.inputs)
         if check != "off":
             with self.stages.guard("the check"):
                 self._checker = Checker(self.trace, check)
@@ -168,7 +170,8 @@ class Exploring:
         check = CheckSummary(nodes=len(graph.nodes))
         if self._recorder is not None:
             with self.stages.guard("the record of gradients"):
-                gradients, edge_gradients = self._recorder.finish(returned)
+                with no_collection():
+                    gradients, edge_gradients = self._recorder.finish(returned)
         if self._checker is not None:
             with self.stages.guard("the check"):
                 self._deliver(live, returned or ())

@@ -6,9 +6,7 @@ Two steps: `_traverse` collects live nodes and edges breadth first, each node nu
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +18,7 @@ from explorer.graph import Edge, Graph, Node, Role, Saved, Source, TensorSpec
 from explorer.names import Names
 from explorer.places import line_of
 from explorer.species import Species, species_of
+from hooks.collection import no_collection
 from hooks.nodes import AutogradNode
 from hooks.registered import hooks_of, name_of
 from hooks.release import keep
@@ -83,7 +82,7 @@ def trace(
     live: list[AutogradNode] = []
     edges: list[tuple[int, int, int, int]] = []
     arity: list[int] = []
-    with _no_collection():
+    with no_collection():
         try:
             ids = _traverse(starts, live, edges, arity)
         finally:
@@ -95,18 +94,6 @@ def trace(
         places = tuple((ids[node], slot) for node, slot in starts)
         graph = Graph(nodes, tuple(Edge(*edge) for edge in edges), places, tuple(arity))
         return Trace(graph, tuple(live), tuple(describer.problems))
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Hold the garbage collector back: all that is made here stays, and looking through it is quadratic."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _start(root: Any, place: int) -> tuple[AutogradNode, int]:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from hooks.collection import no_collection
 from hooks.handles import Handles
 
 AutogradNode: TypeAlias = Any
@@ -67,7 +68,8 @@ class Capture:
 
     def __enter__(self) -> Capture:
         try:
-            self._attach()
+            with no_collection():
+                self._attach()
         except BaseException as problem:
             self._handles.close()
             if not isinstance(problem, Exception):

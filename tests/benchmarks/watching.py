@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from explorer.record import Recorder
-from explorer.trace import _no_collection, _traverse, trace
+from explorer.trace import _traverse, trace
+from hooks.collection import no_collection
 from hooks.nodes import capture
 from hooks.release import sweep
 
@@ -94,7 +95,7 @@ def walking(depth: int = 20_000, repeats: int = 9) -> dict[str, float]:
 
 def traversal(root: Any) -> None:
     """The first step of `trace`, as it runs there."""
-    with _no_collection():
+    with no_collection():
         _traverse([(root, 0)], [], [], [])
 
 
