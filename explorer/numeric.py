@@ -44,6 +44,9 @@ SECONDS = 0.25
 TOTAL_SECONDS = 5.0
 """Time for all custom nodes of one backward."""
 
+NOISE = 16
+"""Units of float64 rounding that a forward may leave in what it changes (2 were met: log of a softmax)."""
+
 ROUGH = 1e-2
 """Slopes of neighbouring intervals that leave a line by more than this share meet at a kink."""
 
@@ -185,7 +188,7 @@ class Problem:
         values += [list(centre), *(self._moved(slot, direction, k * STEP) for k in (1, 2))]
         steps = [self._difference(a, b) for a, b in pairwise(values)]
         slopes = [step / STEP for step, _ in steps]
-        noise = sum(size for _, size in steps) * 8 * 2.0**-52 / STEP
+        noise = sum(size for _, size in steps) * NOISE * 2.0**-52 / STEP
         near, far = (slopes[1] + slopes[2]) / 2, sum(slopes) / 4
         if not all(abs(one) < float("inf") for one in slopes):  # nan included
             return None
@@ -210,14 +213,16 @@ class Problem:
 
     def _difference(self, low: Outputs, high: Outputs) -> tuple[float, float]:
         """φ(high) - φ(low), and the size of what changed: outputs that stay cancel exactly."""
-        total = size = 0.0
+        total = size = most = 0.0
         for a, b, upstream in zip(low, high, self._rerun.upstream, strict=True):
-            if a is None or b is None or upstream is None:
+            if a is None or b is None or upstream is None or not a.numel():
                 continue
             change = b - a
+            sizes = (upstream * torch.maximum(a.abs(), b.abs())).abs()
             total += float((upstream.conj() * change).real.sum())
-            size += float((upstream * torch.maximum(a.abs(), b.abs())).abs()[change != 0].sum())
-        return total, size
+            size += float(sizes[change != 0].sum())
+            most = max(most, float(sizes.max()))
+        return total, max(size, most)  # a change too small for the largest output leaves it as it was
 
     # ------------------------------------------------------------------ the verdict
 
