@@ -38,6 +38,7 @@ from explorer.report import SMALL, CheckSummary, Status, Verdict
 from explorer.rerun import UncheckableError
 from explorer.trace import Trace
 from hooks.nodes import Event
+from hooks.registered import hooks_of
 from hooks.saved import SavedValue, read
 
 Mode: TypeAlias = Literal["sample", "full"]
@@ -78,18 +79,18 @@ class Checker:
     Args:
         trace: the graph and its live nodes, as `explorer.trace.trace` gives them.
         mode: "sample", or "full": everything that can be compared in reasonable time.
-        hooked: whether a user's own hook may have changed what node i received.
+        hooked: whether a user's own hook may have changed what slot k of node i received.
 
     No tensor is kept beyond `observe`; only numbers at a few places are.
     """
 
     def __init__(
-        self, trace: Trace, mode: Mode = "sample", hooked: Callable[[int], bool] | None = None
+        self, trace: Trace, mode: Mode = "sample", hooked: Callable[[int, int], bool] | None = None
     ) -> None:
         graph = trace.graph
         self._graph = graph
         self._mode = mode
-        self._hooked = hooked or (lambda index: bool(graph.nodes[index].hooks))
+        self._hooked = hooked or (lambda index, slot: may_alter(trace, index, slot))
         self._outcomes = [_Outcome() for _ in graph.nodes]
         self._junctions: dict[Slot, _Junction] = {}
         self._junctions_checked = 0
@@ -105,6 +106,9 @@ class Checker:
         total = sum(spec.numel for node in graph.nodes for spec in node.outputs if spec is not None)
         self._own: dict[Slot, Array] | None = {} if total <= SMALL_GRAPH else None
         self._compared_end_to_end = 0
+        self._from_root_on = (
+            True  # every leaf's gradient was compared, and none rests on a gradient of torch's
+        )
         self._numeric = Numeric()
 
     # ------------------------------------------------------------------ while backward runs
@@ -288,7 +292,7 @@ class Checker:
             seen = [0.0] * len(junction.points) if received is None else _values_at(received, junction.points)
             found = _sum_agrees(junction, seen, rounding, 0 if received is None else received.numel)
             self._junctions_checked += 1
-            if found.status != "match" and self._hooked(index):
+            if found.status != "match" and self._hooked(index, slot):
                 outcome.notes.append("a hook of the script altered its gradient")
             else:
                 outcome.found.append(("junction", found))
@@ -303,7 +307,12 @@ class Checker:
         """The engine's own gradient for one output: given at a root or behind a hook, else summed."""
         assert self._own is not None  # only asked while the graph is followed
         own = self._own.pop((index, slot), None)
-        return received if (index, slot) in self._roots or self._hooked(index) else own
+        if (index, slot) in self._roots:
+            return received
+        if self._hooked(index, slot):
+            self._from_root_on = False  # from here on it is torch's own gradient that is followed
+            return received
+        return own
 
     def _carry_own(self, event: Event, rule: Rule, site: Site, rounding: Rounding) -> None:
         if self._own is None:
@@ -331,10 +340,11 @@ class Checker:
             self._forget_own(index)
 
     def _check_leaf_end_to_end(self, index: int, incoming: Sequence[Array | None]) -> None:
-        if self._own is None or not incoming or incoming[0] is None or isinstance(incoming[0], Missing):
+        if self._own is None or not incoming or incoming[0] is None:
             return
-        own = self._received_own(index, 0, incoming[0])
+        own = None if isinstance(incoming[0], Missing) else self._received_own(index, 0, incoming[0])
         if own is None or own is incoming[0]:
+            self._from_root_on &= (index, 0) in self._roots and not self._senders.get((index, 0))
             return
         spec = self._graph.nodes[index].outputs[0]
         rounding = replace(rounding_of([spec.dtype] if spec else []), quadrature=True)
@@ -359,7 +369,7 @@ class Checker:
         elements = sum(verdict.elements for verdict in verdicts)
         of = sum(verdict.of for verdict in verdicts)
         checked = sum(verdict.status != "unchecked" for verdict in verdicts)
-        full = self._own is not None and self._compared_end_to_end > 0
+        full = self._own is not None and self._compared_end_to_end > 0 and self._from_root_on
         summary = CheckSummary(
             nodes=len(verdicts),
             checked=checked,
@@ -413,6 +423,17 @@ class Checker:
         if self._outcomes[index].notes:
             return Verdict(index, "unchecked", "; ".join(dict.fromkeys(self._outcomes[index].notes)))
         return Verdict(index, "unchecked", "no gradient reached or left it")
+
+
+def may_alter(trace: Trace, index: int, slot: int) -> bool:
+    """Whether a tensor hook of the script stands between the senders and this slot of node `index`.
+
+    A post-accumulate hook and ``retain_grad`` look on; a hook on another output of the node explains nothing
+    here. A hook that was found through a variable has no slot noted: it counts for each.
+    """
+    names = [name for name in trace.graph.nodes[index].hooks if name.startswith("tensor hook")]
+    noted = hooks_of(trace.live[index])
+    return len(names) > len(noted) or any(place == slot for place, _ in noted)
 
 
 def _readable(saved: SavedValue) -> Any:
