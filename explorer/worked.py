@@ -8,7 +8,7 @@ column, softmax and log-softmax their own formula.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, prod
+from math import exp, isfinite, prod
 
 from explorer.formulas import arguments, operation
 from explorer.graph import Node
@@ -31,7 +31,9 @@ def worked(report: Report, forward: Forward, node: Node, argument: str, record: 
     if incoming is None or record is None or not incoming.values or not record.values or not argument:
         return ""
     received, sent = _reals(incoming.values), _reals(record.values)
-    if received is None or sent is None or not record.finite or not any(sent) or len(sent) < 2:
+    if received is None or sent is None or not any(sent) or len(sent) < 2:
+        return ""
+    if not all(map(isfinite, (*received, *sent))):
         return ""
     place = max(range(len(sent)), key=lambda i: (abs(sent[i]), -i))
     base = operation(node.name).split("(", 1)[0].split(".", 1)[0]
