@@ -95,9 +95,8 @@ class Exploring:
         with self.stages.guard("reading forward values"):
             graph, self._forward = with_values(self.trace.graph, self.trace.live, value_of)
             self.trace = Trace(graph, self.trace.live)
-        with self.stages.guard("the record of gradients"):
-            with no_collection():
-                self._recorder = Recorder(self.trace, self.inputs)
+        with self.stages.guard("the record of gradients"), no_collection():
+            self._recorder = Recorder(self.trace, self.inputs)
         if check != "off":
             with self.stages.guard("the check"):
                 self._checker = Checker(self.trace, check)
@@ -169,9 +168,8 @@ class Exploring:
         verdicts: tuple[Verdict, ...] = ()
         check = CheckSummary(nodes=len(graph.nodes))
         if self._recorder is not None:
-            with self.stages.guard("the record of gradients"):
-                with no_collection():
-                    gradients, edge_gradients = self._recorder.finish(returned)
+            with self.stages.guard("the record of gradients"), no_collection():
+                gradients, edge_gradients = self._recorder.finish(returned)
         if self._checker is not None:
             with self.stages.guard("the check"):
                 self._deliver(live, returned or ())

@@ -1,0 +1,211 @@
+"""Every cost in one table: ``python -m tests.benchmarks [--short]``.
+
+Each number is a ratio of two medians measured in turn in one run, after a warm-up; the spread is that of
+the single ratios (10th to 90th percentile). ``--short`` measures small models twice, to see that the
+benchmark itself works.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import explorer
+from explorer.render import dot, fold
+from explorer.render.layout import layout
+from explorer.trace import trace
+from hooks.forward import observe_forward
+from hooks.nodes import capture
+from tests.benchmarks.models import large
+from tests.benchmarks.watching import steps, timed, walking
+
+Forward = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what was measured on what, the ratio to `base`, its spread, and the base in ms."""
+
+    model: str
+    what: str
+    ratio: float
+    low: float
+    high: float
+    base: str
+    base_ms: float
+
+    def __str__(self) -> str:
+        spread = f"{self.low:.2f}-{self.high:.2f}"
+        base = f"{self.base} {self.base_ms:.1f} ms" if self.base_ms else self.base
+        return f"{self.model:18} {self.what:34} x{self.ratio:6.2f}  {spread:>12}  {base}"
+
+
+def compared(
+    model: str, base: str, plain: Callable[[], Any], others: dict[str, Callable[[], Any]], rounds: int
+) -> Iterator[Row]:
+    """Time `plain` and `others` in turn, `rounds` times; one that returns a number has timed itself."""
+    runs = {"": plain, **others}
+    for run in runs.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            found: list[Any] = []
+            took = timed(lambda run=run, found=found: found.append(run()))  # type: ignore[misc] # bound now
+            times[name].append(found[0] if isinstance(found[0], float) else took)
+    for name in others:
+        ratios = sorted(mine / own for mine, own in zip(times[name], times[""], strict=True))
+        cut = len(ratios) // 10
+        ratio = median(times[name]) / median(times[""])
+        yield Row(model, name, ratio, ratios[cut], ratios[-1 - cut], base, median(times[""]) * 1e3)
+
+
+def step_costs(model: str, forward: Forward, rounds: int) -> Iterator[Row]:
+    """What a training step costs, to a plain forward + backward."""
+
+    def plain() -> None:
+        forward().backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+
+    def bare_hooks() -> None:
+        loss = forward()
+        with capture(trace([loss], saved=False).live, lambda event: None):
+            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+
+    def inside(around: Callable[[], Any]) -> None:
+        with around():
+            plain()
+
+    others: dict[str, Callable[[], Any]] = {
+        "floor: the same again": partial(inside, nullcontext),
+        "a hook per node": bare_hooks,
+        "context": partial(inside, observe_forward),
+        "detect_anomaly": partial(inside, quiet_anomaly),
+        "watch, statistics": partial(inside, partial(explorer.watch, check="off")),
+        "watch, sampled check": partial(inside, partial(explorer.watch, check="sample")),
+    }
+    yield from compared(model, "step", plain, others, rounds)
+
+
+def quiet_anomaly() -> Any:
+    """torch's own mode, entered without the warning that ``detect_anomaly`` gives."""
+    return torch.autograd.set_detect_anomaly(True)
+
+
+def backward_costs(model: str, forward: Forward, modes: tuple[Any, ...], rounds: int) -> Iterator[Row]:
+    """What the check costs, to torch's own backward alone."""
+
+    def plain() -> float:
+        loss = forward()
+        return timed(loss.backward)
+
+    def checked(mode: Any) -> float:
+        with explorer.watch(check=mode):
+            loss = forward()
+            return timed(loss.backward)
+
+    others = {f"backward, check={mode}": partial(checked, mode) for mode in modes}
+    yield from compared(model, "backward", plain, others, rounds)
+
+
+def drawing_costs(model: str, forward: Forward, rounds: int) -> Iterator[Row]:
+    """Folding and layout of the whole graph, to one backward."""
+    report = explorer.explore(forward(), check="off")
+
+    def draw() -> None:
+        layout(dot.of_drawing(report, fold.draw(report)), "svg")
+
+    def plain() -> float:
+        loss = forward()
+        return timed(loss.backward)
+
+    others = {"fold + layout": draw, "JSON": report.to_json, "text": partial(str, report)}
+    yield from compared(model, "backward", plain, others, rounds)
+
+
+def start_up(rounds: int) -> Iterator[Row]:
+    """The command, to ``python -c "import torch"``."""
+    folder = Path(__file__).resolve().parents[2]
+    command = str(Path(sys.executable).with_name("explore"))
+
+    def call(*words: str) -> None:
+        subprocess.run(words, check=True, capture_output=True, cwd=folder)
+
+    others = {
+        "explore --help": partial(call, command, "--help"),
+        "explore examples/xyz.py": partial(call, command, "examples/xyz.py"),
+    }
+    torch_alone = partial(call, sys.executable, "-c", "import torch")
+    yield from compared("command", "import torch", torch_alone, others, rounds)
+
+
+MEMORY = """
+import sys, resource
+import torch, explorer
+from contextlib import nullcontext
+from tests.benchmarks.models import large
+forward = large({short})[{model!r}]
+with explorer.watch(check="off") if {watched} else nullcontext():
+    for _ in range(2):
+        forward().backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_memory(model: str, short: bool) -> Row:
+    """Peak memory of two watched steps, to that of two plain ones; fresh processes, ours imported in both."""
+    peaks = []
+    for watched in (False, True):
+        code = MEMORY.format(short=short, model=model, watched=watched)
+        shown = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True,
+            cwd=Path(__file__).resolve().parents[2],
+        )  # fmt: skip
+        peaks.append(int(shown.stdout))
+    ratio = peaks[1] / peaks[0]
+    return Row(model, "peak memory, watch, statistics", ratio, ratio, ratio, f"{peaks[0] >> 10} MiB", 0.0)
+
+
+def rows(short: bool) -> Iterator[Row]:
+    """All rows, as they are measured."""
+    rounds = 2 if short else 9
+    torch.manual_seed(0)
+    models = {} if short else steps()
+    for name, forward in (large(True) if short else models).items():
+        yield from step_costs(name, forward, rounds)
+    for name, forward in large(short).items():
+        yield from backward_costs(name, forward, ("sample",) if short else ("off", "sample"), min(rounds, 3))
+        yield from drawing_costs(name, forward, min(rounds, 3))
+        yield peak_memory(name, short)
+    yield from start_up(min(rounds, 5))
+    chain = walking(500 if short else 20_000, rounds)
+    bare = chain["bare us"]
+    for what, spent in (("traverse", chain["traverse us"]), ("the whole walk", chain["full us"])):
+        ratio = spent / bare
+        yield Row("chain", what, ratio, ratio, ratio, "bare loop, per 1000 nodes,", bare)
+
+
+def main() -> None:
+    """Print the table, row by row."""
+    short = sys.argv[1:] == ["--short"]
+    if sys.argv[1:] and not short:
+        sys.exit("usage: python -m tests.benchmarks [--short]")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, CUDA: {torch.cuda.is_available()}")
+    for row in rows(short):
+        print(row, flush=True)
+    peak = max(getrusage(RUSAGE_SELF).ru_maxrss, getrusage(RUSAGE_CHILDREN).ru_maxrss)
+    print(f"peak memory of all this {peak >> 10:,} MiB")
+
+
+if __name__ == "__main__":
+    main()

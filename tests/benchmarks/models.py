@@ -1,0 +1,75 @@
+"""Models of the sizes people use, written here so that nothing has to be downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from tests.benchmarks.context import Block
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions, each with BatchNorm, around a skip (He et al. 2015)."""
+
+    def __init__(self, given: int, width: int, stride: int) -> None:
+        super().__init__()
+        out = 4 * width
+        self.body = nn.Sequential(
+            nn.Conv2d(given, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+            nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out),
+        )  # fmt: skip
+        self.skip = (
+            nn.Identity()
+            if given == out and stride == 1
+            else nn.Sequential(nn.Conv2d(given, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.body(x) + self.skip(x)).relu()
+
+
+def resnet(counts: tuple[int, ...] = (3, 4, 6, 3), width: int = 64, classes: int = 1000) -> nn.Module:
+    """ResNet-50 by default."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+    ]  # fmt: skip
+    given = width
+    for stage, count in enumerate(counts):
+        for place in range(count):
+            layers.append(Bottleneck(given, width << stage, 2 if stage and not place else 1))
+            given = 4 * (width << stage)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(given, classes))
+
+
+class Gpt(nn.Module):
+    """GPT-2 with tied embedding; `small` is 12 blocks of width 768 over 50,257 tokens."""
+
+    def __init__(self, blocks: int, width: int, tokens: int, length: int) -> None:
+        super().__init__()
+        self.embed, self.place = nn.Embedding(tokens, width), nn.Embedding(length, width)
+        self.blocks = nn.ModuleList(Block(width, max(1, width // 64)) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens) + self.place(torch.arange(tokens.shape[1]))
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x) @ self.embed.weight.t()
+
+
+def large(short: bool) -> dict[str, Callable[[], Tensor]]:
+    """Forward passes by name: the real sizes, or small ones of the same build."""
+    if short:
+        images = torch.randn(2, 3, 32, 32)
+        net, gpt = resnet((1, 1), 8, 10), Gpt(1, 64, 100, 16)
+        tokens = torch.randint(100, (2, 16))
+    else:
+        images = torch.randn(4, 3, 224, 224)
+        net, gpt = resnet(), Gpt(12, 768, 50257, 64)
+        tokens = torch.randint(50257, (2, 64))
+    names = ("tiny ResNet", "tiny GPT") if short else ("ResNet-50 b4@224", "GPT-2 small 2x64")
+    runs = (lambda: net(images).pow(2).mean(), lambda: gpt(tokens).logsumexp(-1).mean())
+    return dict(zip(names, runs, strict=True))
