@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from explorer.errors import UsageError
-from explorer.render import dot, graphml, json, mermaid, picture, text
+from explorer.render import dot, graphml, json, mermaid, modelexplorer, picture, text
 from explorer.report import Report, Session
 
 __all__ = ["SUFFIXES", "check_suffix", "save"]
@@ -29,7 +29,7 @@ class View:
 def _page(session: Session, view: View) -> bytes:
     from explorer.render.html import page  # large, and needed for this suffix alone
 
-    return page(session, depth=view.depth).encode("utf-8")
+    return page(session, depth=view.depth, full=view.full, focus=view.focus).encode("utf-8")
 
 
 def _picture(form: str) -> Draw:
@@ -42,6 +42,13 @@ def _dot(report: Report, view: View) -> bytes:
     return dot.source(report, depth=view.depth, full=view.full, focus=view.focus).encode("utf-8")
 
 
+def _mermaid(report: Report, view: View) -> bytes:
+    return mermaid.source(report, depth=view.depth, full=view.full, focus=view.focus).encode("utf-8")
+
+
+MODEL_EXPLORER = ".modelexplorer.json"
+NODE_DATA = ".nodedata.json"
+"""Ends the name of the file beside a graph for Model Explorer that holds the gradients to colour it by."""
 Draw = Callable[[Report, View], bytes]
 Write = Callable[[Session, View], bytes]
 _ONE_EACH: Mapping[str, Draw] = {
@@ -50,15 +57,28 @@ _ONE_EACH: Mapping[str, Draw] = {
     ".pdf": _picture("pdf"),
     ".dot": _dot,
     ".gv": _dot,
-    ".mmd": lambda report, view: mermaid.source(report, depth=view.depth).encode("utf-8"),
+    ".mmd": _mermaid,
     ".graphml": lambda report, _: graphml.source(report).encode("utf-8"),
 }
 _ALL_IN_ONE: Mapping[str, Write] = {
     ".html": _page,
     ".json": lambda session, _: json.dumps(session).encode("utf-8"),
+    MODEL_EXPLORER: lambda session, _: modelexplorer.collection(session).encode("utf-8"),
     ".txt": lambda session, view: text.text(session, width=100, full=view.full).encode("utf-8"),
 }
-SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".html", ".json", ".txt", ".gv", ".mmd", ".graphml")
+SUFFIXES = (
+    ".svg",
+    ".png",
+    ".pdf",
+    ".dot",
+    ".html",
+    ".json",
+    ".txt",
+    ".gv",
+    ".mmd",
+    ".graphml",
+    MODEL_EXPLORER,
+)
 
 
 def check_suffix(path: str | os.PathLike[str]) -> str:
@@ -68,6 +88,8 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
         UsageError: nothing can; the message lists what there is.
     """
     suffix = Path(path).suffix.lower()
+    if Path(path).name.lower().endswith(MODEL_EXPLORER):
+        suffix = MODEL_EXPLORER
     if suffix not in SUFFIXES:
         what = (
             f"{os.fspath(path)!r} has the unknown suffix {suffix!r}"
@@ -88,8 +110,8 @@ def save(
 ) -> tuple[Path, ...]:
     """Write `found` to `path`, in the format its suffix names; a file is replaced whole or not at all.
 
-    A page, JSON and text hold all reports of a session; of drawings there is one a report, with ``-2``,
-    ``-3``, … before the suffix from the second on. Returns the paths written.
+    A page, JSON, text and the graphs for Model Explorer hold all reports of a session; of drawings there
+    is one a report, with ``-2``, ``-3``, … before the suffix from the second on. Returns the paths written.
 
     Args:
         depth: the module depth to unfold in drawings; chosen for legibility by default.
@@ -108,6 +130,9 @@ def save(
     first = Path(path)
     if suffix in _ALL_IN_ONE:
         contents = {first: _ALL_IN_ONE[suffix](session, view)}
+        if suffix == MODEL_EXPLORER:
+            beside = first.with_name(first.name[: -len(MODEL_EXPLORER)] + NODE_DATA)
+            contents[beside] = modelexplorer.node_data(session).encode("utf-8")
     else:
         paths = [
             first if not place else first.with_name(f"{first.stem}-{place + 1}{first.suffix}")

@@ -5,8 +5,11 @@ A wire is a plain node that holds a table of two rows split by a rule, and the r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import graphviz
 
+from explorer.derivatives import Local, local_derivatives, multiplied, wire_names
 from explorer.render import theme, words
 from explorer.render.drawing import Drawing, Shape, Wire
 from explorer.render.expression import expressions
@@ -14,6 +17,9 @@ from explorer.render.marks import Mark, findings_by_node, mark, received
 from explorer.render.markup import EDGE, NODE, font, head, heading, plain, table, text
 from explorer.render.signs import forward, sign_of
 from explorer.report import GradientRecord, Number, Report
+
+Locals = Mapping[tuple[int, int], Local]
+"""(edge index, output slot) -> local derivative."""
 
 LONGEST = 60
 """Characters of a formula in the title."""
@@ -26,11 +32,11 @@ def source(report: Report, drawing: Drawing, *, note: str = "") -> str:
     dot.attr("graph", **head("LR", heading(text(title(report)), filter(None, lines)), "t"))
     dot.attr("node", **NODE)
     dot.attr("edge", **EDGE)
-    findings = findings_by_node(report)
+    findings, local = findings_by_node(report), local_derivatives(report)
     for shape in drawing.shapes:
-        _box(dot, report, shape, mark(report, shape, findings))
+        _box(dot, report, shape, mark(report, shape, findings), local)
     for place, wire in enumerate(_by_consumer(report, drawing)):
-        _wire(dot, report, drawing, place, wire)
+        _wire(dot, report, drawing, place, wire, local)
     for place, (node, slot) in enumerate(dict.fromkeys(report.graph.roots)):
         _root(dot, report, place, node, slot)
     return str(dot.source)
@@ -63,7 +69,7 @@ def title(report: Report) -> str:
 # ---------------------------------------------------------------- boxes
 
 
-def _box(dot: graphviz.Digraph, report: Report, shape: Shape, state: Mark) -> None:
+def _box(dot: graphviz.Digraph, report: Report, shape: Shape, state: Mark, local: Locals) -> None:
     node = report.graph.nodes[shape.members[0]]
     sign = shape.label if node.kind == "leaf" else sign_of(report, node)
     rows = [text(sign, 24)]
@@ -85,9 +91,24 @@ def _box(dot: graphviz.Digraph, report: Report, shape: Shape, state: Mark) -> No
         graphviz.nohtml(words.clean(sign, 24)) if label == rows[0] else label,
         id=shape.key,
         **{"class": f"node {kind}{' wrong' if state.wrong else ''}"},
-        tooltip=plain(node.name, state.words(), *(finding.message for finding in state.findings)),
+        tooltip=plain(
+            node.name,
+            state.words(),
+            *_products(report, node.id, local),
+            *(finding.message for finding in state.findings),
+        ),
         **attributes,
     )
+
+
+def _products(report: Report, node: int, local: Locals) -> list[str]:
+    """What the node sends to each input: "to q: upstream × local = downstream"."""
+    names = wire_names(report)
+    sent = [
+        (names[report.graph.edges[index].target], multiplied(report, local.get((index, 0))))
+        for index in report.graph.outgoing[node]
+    ]
+    return [f"to {name}: {product}" for name, product in sent if product]
 
 
 def _said(state: Mark) -> list[tuple[str, str]]:
@@ -130,13 +151,18 @@ def _differ(report: Report, node: int) -> bool:
     return len(report.graph.incoming[node]) > 1 and bool(received(report, node))
 
 
-def _wire(dot: graphviz.Digraph, report: Report, drawing: Drawing, place: int, wire: Wire) -> None:
+def _wire(
+    dot: graphviz.Digraph, report: Report, drawing: Drawing, place: int, wire: Wire, local: Locals
+) -> None:
     edge = report.graph.edges[wire.edges[0]]
     record = report.edge_gradients[wire.edges[0]] if wire.edges[0] < len(report.edge_gradients) else None
     if record is None and len(report.graph.incoming[edge.target]) == 1:
         record = report.gradient(edge.target, edge.target_slot)
     label = _rule(forward(report, edge.target, edge.target_slot), record, bool(report.gradients))
-    _strung(dot, f"w{place}", drawing.shapes[wire.source].key, drawing.shapes[wire.target].key, label)
+    product = multiplied(report, local.get((wire.edges[0], 0)))
+    told = ("upstream × local = downstream", product) if product else ("no local derivative is known",)
+    ends = drawing.shapes[wire.source].key, drawing.shapes[wire.target].key
+    _strung(dot, f"w{place}", *ends, label, *told)
 
 
 def _root(dot: graphviz.Digraph, report: Report, place: int, node: int, slot: int) -> None:
@@ -163,11 +189,11 @@ def _root(dot: graphviz.Digraph, report: Report, place: int, node: int, slot: in
     )
     begun = report.gradient(node, slot) if not report.graph.incoming[node] else None
     label = _rule(forward(report, node, slot), begun, bool(report.gradients) and begun is not None)
-    _strung(dot, f"wr{place}", f"n{node}", key, label)
+    _strung(dot, f"wr{place}", f"n{node}", key, label, "what backward began with")
 
 
-def _strung(dot: graphviz.Digraph, key: str, tail: str, front: str, label: str) -> None:
-    dot.node(key, label, **{"class": "wire"}, shape="plain", margin="0")
+def _strung(dot: graphviz.Digraph, key: str, tail: str, front: str, label: str, *told: str) -> None:
+    dot.node(key, label, **{"class": "wire"}, shape="plain", margin="0", tooltip=plain(*told))
     dot.edge(f"{tail}:e", f"{key}:w", arrowhead="none", weight="4")
     dot.edge(f"{key}:e", front, weight="4")
 

@@ -43,6 +43,7 @@ def draw(
     coarser: int = 0,
     visible: int = VISIBLE,
     tallest: float = TALLEST,
+    levels: Levels | None = None,
 ) -> Drawing:
     """The drawing of `report` at the finest level that has at most `visible` shapes and is not too tall.
 
@@ -53,30 +54,32 @@ def draw(
         coarser: levels to give up beyond that.
         visible: shapes that are legible together.
         tallest: points that it should be high at most.
+        levels: those of the whole report, where several drawings of it are made.
 
     Raises:
         UsageError: `focus` names nothing.
     """
-    start = everything(report.graph)
+    levels = levels or Levels(report)
     if focus is not None:
-        start = focused(start, report.graph, focus)
+        levels = Levels(report, focused(levels.start, report.graph, focus))
+    start = levels.start
     if is_scalar(report.graph) and len(start.shapes) <= CIRCUIT and depth is None and not coarser:
         return replace(start, circuit=True)
     if full and not coarser:
         return leaves_per_use(start)
     if depth is not None and not coarser:
-        return _at_depth(report, start, depth, visible)
-    chosen = _finest(report, start, visible, tallest)
+        return _at_depth(levels, depth, visible)
+    chosen = _finest(levels, visible, tallest)
     if not coarser:
         return chosen
-    smaller = [drawing for drawing in ladder(report, start) if len(drawing.shapes) < len(chosen.shapes)]
+    smaller = [drawing for drawing in ladder(report, levels) if len(drawing.shapes) < len(chosen.shapes)]
     return smaller[min(coarser, len(smaller)) - 1] if smaller else chosen
 
 
-def _finest(report: Report, start: Drawing, visible: int, tallest: float) -> Drawing:
+def _finest(levels: Levels, visible: int, tallest: float) -> Drawing:
     """The finest level that fits; one that is too tall before one that tells no operations apart."""
-    steps, tall = _Steps(report, start), None
-    for drawing in steps.whole():
+    tall = None
+    for drawing in levels.whole():
         if len(drawing.shapes) > visible:
             continue
         if height(drawing) <= tallest:
@@ -84,8 +87,8 @@ def _finest(report: Report, start: Drawing, visible: int, tallest: float) -> Dra
         tall = tall or drawing
     if tall is not None:
         return tall
-    drawing = start
-    for drawing in steps.stretches():
+    drawing = levels.start
+    for drawing in levels.stretches():
         if len(drawing.shapes) <= visible:
             break
     return drawing
@@ -114,23 +117,23 @@ def height(drawing: Drawing) -> float:
     return max(tall, default=0.0) + HEADING
 
 
-def ladder(report: Report, start: Drawing | None = None) -> Iterator[Drawing]:
+def ladder(report: Report, levels: Levels | None = None) -> Iterator[Drawing]:
     """Drawings of `report` from the finest to the coarsest, each with fewer shapes than the one before."""
-    steps = _Steps(report, start or everything(report.graph))
+    levels = levels or Levels(report)
     least = None
-    for drawing in chain(steps.whole(), steps.stretches()):
+    for drawing in chain(levels.whole(), levels.stretches()):
         if least is None or len(drawing.shapes) < least:
             least = len(drawing.shapes)
             yield drawing
 
 
-class _Steps:
+class Levels:
     """The levels of one report, each step that several share made once."""
 
-    def __init__(self, report: Report, start: Drawing) -> None:
+    def __init__(self, report: Report, start: Drawing | None = None) -> None:
         self.report = report
         self.graph = report.graph
-        self.start = start
+        self.start = start or everything(report.graph)
 
     def whole(self) -> Iterator[Drawing]:
         """The levels whose shapes are whole operations or modules."""
@@ -172,12 +175,10 @@ class _Steps:
         return repeats(self.light, self.graph, self.order)
 
 
-def _at_depth(report: Report, start: Drawing, depth: int, visible: int) -> Drawing:
-    graph = report.graph
-    order = {node: place for place, node in enumerate(forward_order(graph))}
-    if len(start.shapes) > visible:
-        start = leaves_inside(without_views(start, graph, kept(report)))
-    drawing = to_depth(start, depth, order)
+def _at_depth(levels: Levels, depth: int, visible: int) -> Drawing:
+    start = levels.start if len(levels.start.shapes) <= visible else levels.light
+    drawing = to_depth(start, depth, levels.order)
     if len(drawing.shapes) > visible:
-        drawing = to_depth(repeats(start, graph, order), depth, order)
+        once = levels.once if start is levels.light else repeats(start, levels.graph, levels.order)
+        drawing = to_depth(once, depth, levels.order)
     return leaves_per_use(drawing)

@@ -13,7 +13,7 @@ from explorer.render import page as parts
 from explorer.render import theme, words
 from explorer.render.page.data import Locals, document
 from explorer.render.page.palette import Palette
-from explorer.render.page.views import View, views
+from explorer.render.page.views import LARGE, Opened, View, views
 from explorer.report import Report, Session
 
 BUDGET = 1_700_000
@@ -26,6 +26,8 @@ def page(
     session: Session | Report,
     *,
     depth: int | None = None,
+    full: bool = False,
+    focus: str | None = None,
     limit: int = 1500,
     local: Sequence[Locals] = (),
 ) -> str:
@@ -34,18 +36,24 @@ def page(
     Args:
         session: what to show; of a session every report can be chosen in the page.
         depth: module depth that is open at first; None chooses what stays legible.
+        full: every node is drawn at first.
+        focus: only the part this names is drawn at first; see `explorer.render.focus.focused`.
         limit: boxes that one drawing may have.
         local: for each report its local derivatives, by (edge index, output slot); found by
             `explorer.derivatives.local_derivatives` where they are not given.
 
     Raises:
+        UsageError: `focus` names nothing.
         LayoutError: no layout engine, or even the coarsest drawing took too long.
     """
     found = session if isinstance(session, Session) else Session((session,), session.script, session.torch)
     palette = Palette()
     share = BUDGET // max(len(found.reports), 1)
-    drawn = [views(report, palette, depth=depth, limit=limit, budget=share) for report in found.reports]
-    known: Sequence[Locals] = local or [local_derivatives(report) for report in found.reports]
+    opened = Opened(depth, full, focus)
+    drawn = [views(report, palette, opened, limit=limit, budget=share) for report in found.reports]
+    known: Sequence[Locals] = local or [
+        local_derivatives(report) if len(report.graph.nodes) <= LARGE else {} for report in found.reports
+    ]
     script = parts.script()
     content = {
         "TITLE": escape(_title(found)),

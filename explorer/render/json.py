@@ -85,6 +85,7 @@ def _refuse_constant(name: str) -> float:
 
 def _report(report: Report) -> Object:
     graph, check = report.graph, report.check
+    local = local_derivatives(report) if len(graph.nodes) <= LARGE else {}
     return {
         "call": report.call,
         "where": _source(report.where),
@@ -104,7 +105,7 @@ def _report(report: Report) -> Object:
             "verdicts": bool(report.verdicts),
         },
         "nodes": [_node(report, node) for node in graph.nodes],
-        "edges": [_edge(report, index, edge) for index, edge in enumerate(graph.edges)],
+        "edges": [_edge(report, index, edge, local) for index, edge in enumerate(graph.edges)],
         "check": {
             "nodes": check.nodes,
             "checked": check.checked,
@@ -158,7 +159,7 @@ def _node(report: Report, node: Node) -> Object:
     }
 
 
-def _edge(report: Report, index: int, edge: Edge) -> Object:
+def _edge(report: Report, index: int, edge: Edge, local: Mapping[tuple[int, int], Local]) -> Object:
     record = report.edge_gradients[index] if index < len(report.edge_gradients) else None
     return {
         "source": edge.source,
@@ -166,7 +167,19 @@ def _edge(report: Report, index: int, edge: Edge) -> Object:
         "target": edge.target,
         "target_slot": edge.target_slot,
         "gradient": _gradient(record),
+        "local": _local(local.get((index, 0))),
     }
+
+
+def _local(local: Local | None) -> Object | None:
+    """The local derivative behind an edge between single numbers; None between tensors or where unknown.
+
+    It follows from the rest of the report, so that reading a report passes it over.
+    """
+    if local is None or local.value is None:
+        return None
+    found = {"value": _number(local.value), "formula": local.formula}
+    return {**found, "basis": local.basis, "note": local.note}
 
 
 def _total(ran: NodeGradients | None) -> Object | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from explorer.render import fold, theme, words
-from explorer.render.marks import findings_by_node, mark, scale
+from explorer.render.marks import changes, findings_by_node, hooks, mark, scale
 from explorer.report import Report
 
 _CODES = {
@@ -18,16 +18,23 @@ _CODES = {
 }
 
 
-def source(report: Report, *, depth: int | None = None) -> str:
-    """A ``flowchart`` of the report, folded as in the pictures."""
-    drawing = fold.draw(report, depth=depth)
+def source(report: Report, *, depth: int | None = None, full: bool = False, focus: str | None = None) -> str:
+    """A ``flowchart`` of the report, folded as in the pictures.
+
+    Raises:
+        UsageError: `focus` names nothing.
+    """
+    drawing = fold.draw(report, depth=depth, full=full, focus=focus)
     findings, spread = findings_by_node(report), scale(report)
     roots = {node for node, _ in report.graph.roots}
     lines = [f"flowchart {'LR' if drawing.circuit else 'TB'}"]
+    lines += [f"  %% {words.clean(fact, 200)}" for fact in drawing.folded]
     for shape in drawing.shapes:
         state = mark(report, shape, findings)
         name = shape.label + words.times(shape.times)
-        rows = [name, state.words(), *(finding.code for finding in state.findings[:1])]
+        rows = [name, state.words(), changes(report.graph, shape)]
+        rows += [f"{theme.HOOK} {hook}" for hook in hooks(report.graph, shape)[:1]]
+        rows += [finding.code for finding in state.findings[:1]]
         label = "<br/>".join(escape(row) for row in rows if row)
         opening, closing = ("[", "]") if shape.kind == "parameter" else ("([", "])")
         if any(member in roots for member in shape.members):

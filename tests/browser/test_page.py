@@ -38,9 +38,16 @@ def tab() -> Iterator[Page]:
 def show(tab: Page, tmp_path: Path) -> Iterator[Show]:
     """Writes a report's page and opens it; holds at the end that it neither failed nor fetched anything."""
 
-    def opened(report: Report | Session, anchor: str = "", size: tuple[int, int] = (1280, 800)) -> Page:
+    def opened(
+        report: Report | Session,
+        anchor: str = "",
+        size: tuple[int, int] = (1280, 800),
+        *,
+        full: bool = False,
+        focus: str | None = None,
+    ) -> Page:
         file = tmp_path / "page.html"
-        file.write_text(page(report), encoding="utf-8")
+        file.write_text(page(report, full=full, focus=focus), encoding="utf-8")
         tab.size(*size)
         tab.prefer()
         tab.open(file.as_uri() + anchor)
@@ -82,7 +89,7 @@ def test_the_overview_says_what_the_report_says(show: Show) -> None:
 
 def test_a_click_shows_a_node(show: Show) -> None:
     report = samples.block()
-    tab = show(report)
+    tab = show(report, full=True)
     tab.click("#ae-fit")
     for node in (2, 5, 30):
         tab.click(box(node))
@@ -292,7 +299,7 @@ def test_unfold_and_fold(show: Show) -> None:
 
 def test_paths(show: Show) -> None:
     report = samples.block()
-    tab = show(report, "#n20")
+    tab = show(report, "#n20", full=True)
     for towards, edges, end in (
         ("loss", report.graph.incoming, "source"),
         ("leaves", report.graph.outgoing, "target"),
@@ -508,3 +515,46 @@ def test_a_broken_script_is_noticed(tab: Page, tmp_path: Path) -> None:
     assert "planted" in "".join(tab.complaints())
     with pytest.raises(PageError):
         tab.run("nothing()")
+
+
+def test_a_page_opens_at_what_it_was_focused_on(show: Show) -> None:
+    report = samples.block()
+    tab = show(report, focus="block.ln_1")
+    shapes = "document.querySelectorAll('.drawing .n').length"
+    drawn = tab.run(shapes)
+    assert 0 < drawn < 10
+    assert "only block.ln_1 and its neighbours" in tab.text("#ae-panel")
+    far = next(node.id for node in report.graph.nodes if node.module == "block.mlp.c_proj")
+    tab.click("#ae-search")
+    tab.type(f"n{far}")
+    tab.press("Enter")  # a node that the first drawing leaves out: a drawing that has it is shown
+    tab.wait(f"{shapes} > {drawn}")
+    assert report.graph.nodes[far].name in tab.text("#ae-panel")
+    assert tab.run("document.querySelectorAll('.n.on').length") > 0
+
+
+def test_stepping_through_a_focused_page(show: Show) -> None:
+    report = samples.block()
+    tab = show(report, focus="block.ln_1")
+    for _ in range(len(report.graph.nodes)):
+        tab.click("#ae-next")
+    assert tab.text("#ae-count").startswith(str(len(report.graph.nodes)))
+
+
+def test_a_large_graph_tells_all_nodes_but_details_only_of_those_drawn(show: Show) -> None:
+    report = samples.lstm()
+    tab = show(report)
+    assert "details of" in tab.text("#ae-panel")
+    boxes = [shape.members for shape in fold.draw(report).shapes if len(shape.members) > 2]
+    briefly = {}
+    for node in (boxes[0][0], boxes[0][1]):
+        tab.run("document.querySelector('#ae-search').value = ''")
+        tab.click("#ae-search")
+        tab.type(f"n{node}")
+        tab.press("Enter")
+        said = tab.text("#ae-panel")
+        assert f"node {node}" in said
+        assert report.graph.nodes[node].name in said
+        briefly[node] = f"--focus {node}" in said
+        assert ("verdict" in said.lower() or "match" in said.lower()) != briefly[node]
+    assert list(briefly.values()) == [False, True]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from explorer.errors import UsageError
 from explorer.graph import Graph, Node, Source
 from explorer.render.html import frame, page
 from explorer.report import Finding, Report, Session
@@ -220,3 +221,23 @@ def test_the_frame_holds_the_page() -> None:
     assert (tag, attributes["sandbox"]) == ("iframe", "allow-scripts")
     assert attributes["srcdoc"] == page(samples.xyz())
     assert entities.escape(page(samples.xyz())) in text
+
+
+def test_a_huge_graph_gives_a_small_page() -> None:
+    assert len(page(samples.lstm()).encode("utf-8")) < 5_000_000
+    assert len(page(samples.tangle()).encode("utf-8")) < 5_000_000
+
+
+def test_what_is_asked_is_drawn_first() -> None:
+    report = samples.block()
+    drawn = {
+        "every node": page(report, full=True),
+        "focus: block.ln_1": page(report, focus="block.ln_1"),
+        "modules, depth 2": page(report, depth=2),
+    }
+    for label, whole in drawn.items():
+        first, *others = data(whole)["reports"][0]["views"]
+        assert first["label"] == label
+        assert others
+    with pytest.raises(UsageError, match="nothing in the graph"):
+        page(report, focus="absent")

@@ -40,6 +40,7 @@ function expand(raw, place) {
 }
 
 function nodeOf(raw, id) {
+  if (Array.isArray(raw)) return {...nodeOf(whole(raw), id), brief: true};
   const outputs = (raw.o || []).map(specOf);
   return {
     id, name: text(raw.n), label: text(raw.l), names: (raw.a || []).map(text), kind: raw.k || "op",
@@ -55,6 +56,13 @@ function nodeOf(raw, id) {
     verdict: raw.d ? {status: text(raw.d[0]), reason: text(raw.d[1]), ratio: raw.d[2] === null ? null : numberOf(raw.d[2]),
       elements: raw.d[3], of: raw.d[4]} : null,
   };
+}
+
+/** A node of a large graph whose details are left out. */
+function whole([n, l, m, i, norm, numel, nans, infs]) {
+  const record = {n: norm, c: numel, z: norm === 0};
+  if (nans || infs) record.x = [nans, infs];
+  return {n, l, m, i, g: norm === undefined ? [null] : [record]};
 }
 
 function specOf(raw) {

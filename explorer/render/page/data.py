@@ -7,7 +7,7 @@ The page shows numbers; it finds none. Keys are short because a page holds thous
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Protocol
@@ -18,7 +18,8 @@ from explorer.render.drawing import Drawing, Shape
 from explorer.render.fold import CIRCUIT
 from explorer.render.marks import scale
 from explorer.render.page.excerpts import excerpts
-from explorer.render.page.views import View
+from explorer.render.page.views import LARGE, View
+from explorer.render.simplify import kept
 from explorer.report import Finding, GradientRecord, Number, Report, Session, Verdict
 
 Object = dict[str, Any]
@@ -88,6 +89,8 @@ def _sources(report: Report) -> Iterable[Source]:
 
 def _report(report: Report, views: Sequence[View], local: Locals, strings: _Strings) -> Object:
     graph, spread = report.graph, scale(report)
+    told = _told(report, views)
+    partly = f"details of {len(told):,} nodes in this page" if len(told) < len(graph.nodes) else ""
     scalar = views[0].drawing.circuit and len(graph.nodes) <= CIRCUIT
     return {
         "call": report.call,
@@ -105,25 +108,54 @@ def _report(report: Report, views: Sequence[View], local: Locals, strings: _Stri
         "wrongShare": report.check.wrong_share,
         "seconds": report.seconds,
         "centre": spread.centre,
-        "nodes": [_node(report, node, strings, scalar) for node in graph.nodes],
+        "nodes": [
+            _node(report, node, strings, scalar) if node.id in told else _brief(report, node, strings)
+            for node in graph.nodes
+        ],
         "edges": [[edge.source, edge.source_slot, edge.target, edge.target_slot] for edge in graph.edges],
-        "sent": [_sent(report, index) for index in range(len(graph.edges))],
+        "sent": [_sent(report, index, edge.target in told) for index, edge in enumerate(graph.edges)],
         "local": {
             str(index): [_number(one.value), strings.number(one.formula, 300), strings.number(one.note)]
             for (index, slot), one in local.items()
             if slot == 0 and (one.value is not None or one.formula)
         },
         "findings": [_finding(finding, strings) for finding in report.findings],
-        "views": [_view(view, strings) for view in views],
+        "views": [_view(view, strings, partly) for view in views],
     }
 
 
-def _view(view: View, strings: _Strings) -> Object:
+def _told(report: Report, views: Sequence[View]) -> Collection[int]:
+    """The nodes whose details the page holds: all, but of a large graph those that stand for themselves."""
+    graph = report.graph
+    if len(graph.nodes) <= LARGE:
+        return range(len(graph.nodes))
+    found = {shape.members[0] for view in views for shape in view.drawing.shapes}
+    found.update(sorted(kept(report))[:LARGE], [leaf.id for leaf in graph.leaves()][:LARGE])
+    return found
+
+
+def _brief(report: Report, node: Node, strings: _Strings) -> list[Any]:
+    """A node whose details are left out: name, label, module, when it ran, and its first gradient."""
+    ran = report.gradients[node.id] if node.id < len(report.gradients) else None
+    record = next(iter(ran.received), None) if ran is not None else None
+    found = [
+        strings.number(node.name),
+        strings.number(node.label or words.operation(node)),
+        strings.number(node.module),
+        0 if ran is None else ran.index + 1,
+    ]
+    if record is None:
+        return found
+    found += [_number(record.norm), record.numel]
+    return found if record.finite else [*found, record.nans, record.infs]
+
+
+def _view(view: View, strings: _Strings, partly: str) -> Object:
     drawing = view.drawing
     return {
         "label": view.label,
         "note": words.clean(view.note, SAID),
-        "folded": [words.clean(line, SAID) for line in drawing.folded],
+        "folded": [*(words.clean(line, SAID) for line in drawing.folded), *([partly] if partly else [])],
         "circuit": drawing.circuit,
         "box": [round(number, 1) for number in view.picture.box],
         "shapes": [_shape(shape, strings) for shape in drawing.shapes],
@@ -193,15 +225,18 @@ def _full(item: Object) -> Object:
     return {key: value for key, value in item.items() if value not in (None, "", [], {}, 0)}
 
 
-def _sent(report: Report, index: int) -> Object | int:
-    """What an edge carried; 0 where that was not recorded, 1 where it is what its end received."""
+def _sent(report: Report, index: int, told: bool) -> Object | int:
+    """What an edge carried; 0 where that was not recorded, 1 where it is what its end received.
+
+    Of an edge to a node that is not `told`, a gradient that differs from the total is left out.
+    """
     record = report.edge_gradients[index] if index < len(report.edge_gradients) else None
     edge = report.graph.edges[index]
     total = report.gradient(edge.target, edge.target_slot)
     if record is None:
         alone = len(report.graph.incoming[edge.target]) == 1
         return 1 if total is not None and alone else 0
-    return 1 if record == total else _plain_record(record)
+    return 1 if record == total else _plain_record(record) if told else 0
 
 
 def _at(specs: Sequence[TensorSpec | None], slot: int) -> TensorSpec | None:

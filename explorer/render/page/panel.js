@@ -25,6 +25,7 @@ function showNode(id) {
     make("h2", {}, theirs(node.label)),
     make("p", {class: "under"}, theirs([node.name, node.module && `in ${node.module}${node.call ? `, call ${node.call + 1}` : ""}`,
       `node ${id}`].filter(Boolean).join(" · "))),
+    node.brief ? make("p", {class: "under", id: "ae-brief"}, `The page holds the details of the nodes it draws; see this one with --focus ${id}.`) : null,
     badges(report, node), tools(report, node), findingsOf(report, node), gradientOf(report, node), flowOf(report, node),
     forwardOf(node), sourceBlock(node.source),
     section("Formula in torch", node.formula.length ? rows(node.formula.map(([name, said]) => [name, make("code", {}, said)])) : null),

@@ -60,9 +60,11 @@ function light() {
   if (places.length) stage.shapes[places[0]]?.setAttribute("tabindex", "0");
 }
 
-/** Choose a node; the box it is drawn in is brought into sight. */
+/** Choose a node; the box it is drawn in is brought into sight, in another drawing if this one leaves it out. */
 function choose(node, {flying = true, path = ""} = {}) {
   Object.assign(chosen, {node, shape: null, path});
+  const other = stage.view.homes.has(node) ? null : [...stage.report.views].reverse().find((view) => view.homes.has(node));
+  if (other) changeView(other.number);
   const places = stage.view.homes.get(node) || [];
   light();
   showNode(node);

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
+from math import inf
+from typing import NamedTuple
 
 from explorer.errors import LayoutError
 from explorer.render import dot, fold, words
@@ -20,6 +22,8 @@ TIMEOUT = 20.0
 """Seconds the layout of the first view may take; the others get a third of it."""
 DEPTHS = 8
 """Module depths that are tried at most."""
+LARGE = 10_000
+"""Nodes beyond which a page holds the overview and the modules alone, and details of what they show."""
 STEPS = 3
 """Levels of detail given up, one at a time, before a timeout of the first view is final."""
 
@@ -41,28 +45,50 @@ class View:
         return len(self.picture.content.encode("utf-8"))
 
 
+class Opened(NamedTuple):
+    """What is drawn first: modules down to `depth`, every node (`full`), or what `focus` names."""
+
+    depth: int | None = None
+    full: bool = False
+    focus: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call a drawing of it that leaves nodes out."""
+        if self.focus is not None:
+            return f"focus: {words.clean(self.focus, 40)}"
+        return "overview" if self.depth is None else f"modules, depth {self.depth}"
+
+
 def views(
-    report: Report, palette: Palette, *, depth: int | None = None, limit: int = 1500, budget: int = 1_800_000
+    report: Report,
+    palette: Palette,
+    opened: Opened | None = None,
+    *,
+    limit: int = 1500,
+    budget: int = 1_800_000,
 ) -> tuple[View, ...]:
     """The default view first, then the others from the coarsest to the finest.
 
     Args:
         report: what is drawn.
         palette: takes the looks of all drawings of the page.
-        depth: module depth of the first view; None chooses.
+        opened: the first view; None chooses.
         limit: boxes a view may have.
         budget: bytes that the views beyond the first may take together.
 
     Raises:
+        UsageError: `opened.focus` names nothing.
         LayoutError: the first view could not be laid out.
     """
-    first = _first(report, palette, depth)
+    opened, levels = opened or Opened(), fold.Levels(report)
+    first = _first(report, palette, opened, levels)
     found = [first]
     if len(first.drawing.shapes) >= len(report.graph.nodes):  # the others are coarser, and so must be small
         budget = min(budget, first.size // 2)
     spent = 0
     seen = {_identity(first.drawing)}
-    for label, drawing in _others(report, first.drawing, limit):
+    for label, drawing in _others(report, first.drawing, limit, opened, levels):
         if _identity(drawing) in seen or not drawing.shapes:
             continue
         seen.add(_identity(drawing))
@@ -76,12 +102,12 @@ def views(
     return (first, *sorted(found[1:], key=lambda view: len(view.drawing.shapes)))
 
 
-def _first(report: Report, palette: Palette, depth: int | None) -> View:
+def _first(report: Report, palette: Palette, opened: Opened, levels: fold.Levels) -> View:
     note = ""
     for coarser in range(STEPS + 1):
-        drawing = fold.draw(report, depth=depth, coarser=coarser)
+        drawing = fold.draw(report, **opened._asdict(), coarser=coarser, levels=levels)
         whole = len(drawing.shapes) >= len(report.graph.nodes)
-        label = "every node" if whole else "overview" if depth is None else f"modules, depth {depth}"
+        label = "every node" if whole else opened.label
         try:
             return _view(report, drawing, palette, label, TIMEOUT, note)
         except LayoutTimeoutError:
@@ -91,23 +117,28 @@ def _first(report: Report, palette: Palette, depth: int | None) -> View:
     raise AssertionError("the last step returned or raised")
 
 
-def _others(report: Report, first: Drawing, limit: int) -> Iterator[tuple[str, Drawing]]:
+def _others(
+    report: Report, first: Drawing, limit: int, opened: Opened, levels: fold.Levels
+) -> Iterator[tuple[str, Drawing]]:
     """Candidates, the most useful ones first: everything, then one level deeper, then the rest."""
+    if opened != Opened():
+        overview = fold.draw(report, levels=levels)
+        yield "every node" if len(overview.shapes) >= len(report.graph.nodes) else "overview", overview
     if first.circuit:
         return
     if len(report.graph.nodes) <= limit:
-        yield "every node", fold.draw(report, full=True)
-    else:
-        yield "finest", fold.draw(report, visible=limit)
+        yield "every node", fold.draw(report, full=True, levels=levels)
+    elif len(report.graph.nodes) <= LARGE:
+        yield "finest", fold.draw(report, visible=limit, tallest=inf, levels=levels)
     deepest = max((node.module.count(".") + 1 for node in report.graph.nodes if node.module), default=0)
     by_depth = [
-        (f"modules, depth {depth}", fold.draw(report, depth=depth))
+        (f"modules, depth {depth}", fold.draw(report, depth=depth, levels=levels))
         for depth in range(1, min(deepest, DEPTHS) + 1)
     ]
     fitting = [item for item in by_depth if len(item[1].shapes) <= limit]
     yield from sorted(fitting, key=lambda item: _distance(len(item[1].shapes), len(first.shapes)))
     if len(report.graph.nodes) <= limit:
-        yield "without reshapes", fold.draw(report, visible=limit)
+        yield "without reshapes", fold.draw(report, visible=limit, tallest=inf, levels=levels)
 
 
 def _distance(shapes: int, first: int) -> int:
