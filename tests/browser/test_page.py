@@ -13,6 +13,7 @@ import pytest
 
 from explorer.derivatives import local_derivatives
 from explorer.graph import Source
+from explorer.render import fold
 from explorer.render.html import frame, page
 from explorer.report import Report, Session
 from tests.browser.chromium import Page, PageError, browser
@@ -530,7 +531,7 @@ def test_a_page_opens_at_what_it_was_focused_on(show: Show) -> None:
     tab.press("Enter")  # a node that the first drawing leaves out: a drawing that has it is shown
     tab.wait(f"{shapes} > {drawn}")
     assert report.graph.nodes[far].name in tab.text("#ae-panel")
-    assert tab.run("document.querySelectorAll('.n.on').length") > 0
+    assert tab.run("document.querySelectorAll('.ring').length") == 1
 
 
 def test_stepping_through_a_focused_page(show: Show) -> None:
