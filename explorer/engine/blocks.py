@@ -1,7 +1,7 @@
 """Blocks: whole lines or matrices computed at once, batch item by batch item.
 
 Some gradients (a cumulative product, a solve with a factorised matrix) have no element that could be had
-alone. `blocks` computes all of one batch item when one of its elements is asked for, and keeps it for the run.
+alone. `blocks` computes all of one batch item when one of its elements is asked for, and keeps it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Blocks(Array):
 
     __slots__ = ("_batch", "_compute", "_operands")
 
-    def __init__(self, batch: Sequence[int], block: Sequence[int], operands: Sequence[Array], compute: Compute):
+    def __init__(
+        self, batch: Sequence[int], block: Sequence[int], operands: Sequence[Array], compute: Compute
+    ):
         super().__init__((*batch, *block))
         for one in operands:
             one.uses += 1

@@ -1,4 +1,4 @@
-"""Operations beyond the elementary ones: inverse and hyperbolic functions, gamma and Bessel functions, division.
+"""Operations beyond the elementary ones: gamma and Bessel functions, inverse erf, division.
 
 Each is an `Operation` with its own error bound, as in `explorer.engine.elementwise`. The special functions
 are computed from their defining series, independently of torch: Hurwitz's zeta by Euler and Maclaurin,
@@ -8,7 +8,7 @@ the modified Bessel functions by their power series (all terms positive) or, far
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -67,7 +67,26 @@ def _gamma_slope(x: float, v: float) -> float:
     return abs(hurwitz(2, x)) if x == x and abs(x) != math.inf else 0.0
 
 
-DIGAMMA = unary("digamma", digamma, smooth(16, _gamma_slope, floor=32))
+def _reflected(bound: ErrorRule, slope: Callable[[float], float], extra: float = 0.0) -> ErrorRule:
+    """`bound`, `extra`, and what rounding the argument does: torch reflects it at 1/2 and multiplies by π."""
+
+    def error(
+        r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
+    ) -> Errors:
+        found = bound(r, v, parts, errors) or ()
+        return [
+            one + extra + (8 * r.ua * max(1.0, abs(x)) * abs(slope(x)) if math.isfinite(x) else 0.0)
+            for one, x in zip(found, parts[0])  # noqa: B905 - parts may repeat
+        ]
+
+    return error
+
+
+DIGAMMA = unary(
+    "digamma",
+    digamma,
+    _reflected(smooth(16, _gamma_slope, floor=32), lambda x: hurwitz(2, x)),
+)
 """The bound's floor: near its root ψ is a difference of numbers of size 1."""
 
 
@@ -81,18 +100,9 @@ def polygamma(order: int) -> Operation:
         return factor * hurwitz(order + 1, x) if x == x and abs(x) != math.inf else x * 0
 
     bound = smooth(64, lambda x, v: abs(v))
-    return unary(f"polygamma {order}", value, _loosened(bound) if order == 1 else bound)
-
-
-def _loosened(bound: ErrorRule) -> ErrorRule:
-    """`bound` and 5e-9: torch's trigamma ends its series so early, even in float64 (1/(30·6⁹) = 3.3e-9)."""
-
-    def error(
-        r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-    ) -> Errors:
-        return [one + 5e-9 for one in bound(r, v, parts, errors) or ()]
-
-    return error
+    # Torch's trigamma ends its series so early that 1/(30·6⁹) = 3.3e-9 is missing, even in float64.
+    loose = _reflected(bound, lambda x: 2 * hurwitz(3, x), 5e-9) if order == 1 else bound
+    return unary(f"polygamma {order}", value, loose)
 
 
 # -------------------------------------------------------------------- modified Bessel functions

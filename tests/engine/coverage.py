@@ -1,4 +1,4 @@
-"""Which backward nodes have a rule: names met in torch's own table of operations and in the models of the tests.
+"""Which backward nodes have a rule: names met in torch's table of operations and in the models.
 
 ``python -m tests.engine.coverage [SAMPLES]`` prints name, count, and the rule or the reason there is none.
 """

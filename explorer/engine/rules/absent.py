@@ -17,7 +17,9 @@ ABSENT: dict[str, str] = {
     "ToSparseBackward1": _SPARSE,
     "CopySlices": "inner function not exposed",
     "MkldnnRnnLayerBackward0": "its gates are kept in an opaque workspace",
-    "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_defaultBackward": "a fused custom operation",
+    "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_defaultBackward": (
+        "a fused custom operation"
+    ),
     "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_no_reduction_defaultBackward": (
         "a fused custom operation"
     ),

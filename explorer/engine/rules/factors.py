@@ -28,7 +28,8 @@ LARGEST = 40
 def inverse_of(a: Values, size: int) -> Values:
     """The inverse of a row-major matrix by Gauss and Jordan with row exchanges; inf where it is singular."""
     rows = [
-        list(a[i * size : (i + 1) * size]) + [1.0 if j == i else 0.0 for j in range(size)] for i in range(size)
+        list(a[i * size : (i + 1) * size]) + [1.0 if j == i else 0.0 for j in range(size)]
+        for i in range(size)
     ]
     for k in range(size):
         pivot = max(range(k, size), key=lambda i: abs(rows[i][k]))
@@ -309,7 +310,7 @@ def lu_unpack(n: Site, *g: Array | None) -> Vjp:
 
 @vjp("LinalgLuSolveBackward0")
 def lu_solve(n: Site, g: Array) -> Vjp:
-    """A X = B, A = P L U:  dB = A⁻ᴴ G, M = -dB Xᴴ is A's gradient,  dL = tril(Pᴴ M Uᴴ, -1),  dU = triu(Lᴴ Pᴴ M)."""
+    """A X = B, A = P L U:  dB = A⁻ᴴ G,  dL = tril(Pᴴ M Uᴴ, -1),  dU = triu(Lᴴ Pᴴ M), M = dA = -dB Xᴴ."""
     lower, upper = _lower_upper(n.LU)
     p, x = permutation(n.pivots, n.LU.shape[-1]), n.result
     a = p @ (lower @ upper)
@@ -386,8 +387,8 @@ def eig(n: Site, gl: Array | None, gv: Array | None) -> Vjp:
 def svd(n: Site, gu: Array | None, gs: Array | None, gvh: Array | None) -> Vjp:
     """A = U S Vᴴ:  dA = U (W(Uᴴ dU) S + S W(Vᴴ dV) + diag dS) Vᴴ, W(M) = (M - Mᴴ)/E, E_ij = s_j² - s_i²;
 
-    what of dU lies outside U's span comes as (dU - U Uᴴ dU) S⁻¹ Vᴴ, and so for V. For complex A the diagonal of
-    Uᴴ dU (which must be imaginary) is divided by 2 s.
+    what of dU lies outside U's span comes as (dU - U Uᴴ dU) S⁻¹ Vᴴ, and so for V. For complex A the
+    diagonal of Uᴴ dU (which must be imaginary) is divided by 2 s.
     """
     s, k = n.S, n.S.shape[-1]
     u, vh = n.U.slice(-1, 0, k), n.Vh.slice(-2, 0, k)

@@ -301,8 +301,9 @@ def complex_(n: Site, g: Array) -> Vjp:
 @vjp("PolarBackward0")
 def polar(n: Site, g: Array) -> Vjp:
     """y = r e^{iθ}:  dr = Re(ḡ y/|y|),  dθ = Re(ḡ i y)."""
-    g = g.conj()
-    return [(g * n.result.sign()).real, (g * (n.result * 1j)).real]
+    g, y = g.conj(), n.result
+    size = (y.real * y.real + y.imag * y.imag).sqrt()
+    return [(g * (y / size).where(size.ne(0))).real, (g * (y * 1j)).real]
 
 
 @vjp("AngleBackward0")
@@ -493,4 +494,5 @@ def _norm(x: Array, order: Any, dims: list[int]) -> Array:
         return abs(x).sum(dims, keepdim=True)
     if order == 2:
         return (x * x.conj()).real.sum(dims, keepdim=True).sqrt()
-    return (abs(x) ** order).sum(dims, keepdim=True) ** (1 / order)
+    powers: Array = (abs(x) ** order).sum(dims, keepdim=True)
+    return powers ** (1 / order)

@@ -39,7 +39,9 @@ def scattered(shape: Sequence[int], dim: int, index: Array, source: Array) -> Ar
     if isinstance(index, Missing):
         return index
     if not shape:
-        return source.reshape()
+        return source.reshape(-1).sum()
+    if index.numel == 0:
+        return Full(0.0, shape)
     dim %= len(shape)
     line = range(index.shape[dim]) if index.ndim else range(1)
 
@@ -118,6 +120,8 @@ def selected_rows(source: Array, dim: int, index: Array) -> Array:
     """y[.., k, ..] = source[.., index[k], ..]."""
     if isinstance(index, Missing):
         return index
+    if source.ndim == 0:
+        return source.reshape(1).expand(index.numel)
     dim %= source.ndim
     flat = index.reshape(-1)
 

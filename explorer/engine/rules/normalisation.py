@@ -72,8 +72,9 @@ def rms_norm(n: Site, g: Array, *_: Array | None) -> Vjp:
 
 
 @vjp("NativeGroupNormBackward0")
-def group_norm(n: Site, g: Array, *_: Array | None) -> Vjp:
-    """y = (x - μ) r w + b, μ and r per group of m elements.
+def group_norm(n: Site, g: Array, gmean: Array | None = None, gscale: Array | None = None) -> Vjp:
+    """y = (x - μ) r w + b, μ and r per group of m elements; who uses μ and r themselves adds to dx
+    dμ/m and -dr r³ (x - μ)/m.
 
     With s = Σ g w x and t = Σ g w over the group:  dx = r g w + c x - c μ - t r/m,  c = (t μ - s) r³/m.
     dw = Σ_batch r (Σ g x - μ Σ g),  db = Σ g.
@@ -87,6 +88,10 @@ def group_norm(n: Site, g: Array, *_: Array | None) -> Vjp:
     s, t = (gx * weight).sum(2, keepdim=True), (gs * weight).sum(2, keepdim=True)
     c = (t * mean - s) * scale * scale * scale / (each * inner)
     dx = gy * (scale * weight) + c * x + (-c * mean - t * scale / (each * inner))
+    if gmean is not None:
+        dx = dx + gmean.reshape(*mean.shape) / (each * inner)
+    if gscale is not None:
+        dx = dx - gscale.reshape(*mean.shape) * scale * scale * scale * (x - mean) / (each * inner)
     dw, db = ((gx - gs * mean) * scale).sum(0), gs.sum(0)
     return [dx.reshape(*g.shape), dw.reshape(-1), db.reshape(-1)]
 

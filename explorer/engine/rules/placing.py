@@ -299,7 +299,9 @@ def replication_pad(n: Site, g: Array) -> Vjp:
     return [_unpadded(g, n.shape(0), n.padding, lambda place, size: min(max(place, 0), size - 1))]
 
 
-def _unpadded(g: Array, shape: Sequence[int], padding: Sequence[int], source: Callable[[int, int], int]) -> Array:
+def _unpadded(
+    g: Array, shape: Sequence[int], padding: Sequence[int], source: Callable[[int, int], int]
+) -> Array:
     """dx[p] = Σ g[q] over the q with ``source(q - before, size) == p`` on every padded axis."""
     lead = len(shape) - len(padding) // 2
     lines: list[list[list[int]]] = []

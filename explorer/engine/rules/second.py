@@ -75,7 +75,7 @@ def multilabel_margin(n: Site, g: Array) -> Vjp:
     rows, classes = x.shape
     labels, marked = n.target.reshape(rows, classes), n.is_target.reshape(rows, classes)
     numbers = labels.values()
-    ends = [(numbers[r * classes : (r + 1) * classes] + [-1]).index(-1) for r in range(rows)]
+    ends = [[*numbers[r * classes : (r + 1) * classes], -1].index(-1) for r in range(rows)]
     valid = index_along(x.shape, 1) < _column(ends)
     at_label = gathered(x, 1, labels.maximum(0))
     pair = (1 - at_label.unsqueeze(2) + x.unsqueeze(1) > 0) & valid.unsqueeze(2) & marked.eq(0).unsqueeze(1)
@@ -160,4 +160,3 @@ def silu_backward(n: Site, c: Array) -> Vjp:
 def leaky_relu_backward(n: Site, c: Array) -> Vjp:
     """h = x > 0 ? g : a g:  dg = x > 0 ? c : a c,  dx = 0."""
     return [c.where(n.self > 0, c * n.negative_slope), c * 0.0]
-

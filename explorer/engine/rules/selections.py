@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -12,11 +13,18 @@ from explorer.engine.blocks import Part, lines
 from explorer.engine.contract import Elements, Point, linear
 from explorer.engine.elementwise import Full, Missing
 from explorer.engine.leaf import Leaf
-from explorer.engine.memory import Values
+from explorer.engine.memory import Box, Values
 from explorer.engine.registry import RuleError, Site, vjp
 from explorer.engine.rules.arithmetic import scaled
 from explorer.engine.rules.indexing import gathered, scattered
-from explorer.engine.rules.reductions import _spread, extreme_along, norm_gradient, reduced_count, shared, widened
+from explorer.engine.rules.reductions import (
+    _spread,
+    extreme_along,
+    norm_gradient,
+    reduced_count,
+    shared,
+    widened,
+)
 from explorer.engine.run import Run
 from explorer.engine.views import stack
 
@@ -201,7 +209,7 @@ def _hits(index: Array, dim: int) -> Callable[[Point, Run], Sequence[Point]]:
         others = point[:dim] + point[dim + 1 :]
         if any(i >= size for i, size in zip(others, index.shape[:dim] + index.shape[dim + 1 :], strict=True)):
             return []
-        box = (*((i,) for i in point[:dim]), range(index.shape[dim]), *((i,) for i in point[dim + 1 :]))
+        box: Box = (*((i,) for i in point[:dim]), range(index.shape[dim]), *((i,) for i in point[dim + 1 :]))
         places = index.eval(box, run)[0]
         return [(*point[:dim], k, *point[dim + 1 :]) for k, place in enumerate(places) if place == point[dim]]
 
@@ -213,8 +221,8 @@ def reduced_scatter(
 ) -> Vjp:
     """The gradients for `x` and `source` of a scatter that reduces what meets at a place.
 
-    sum: g.  mean: g / N.  amax, amin: g shared evenly by what equals the result.  prod: g times the product of
-    the others.  Without `keep` the value of x does not count where something was scattered to.
+    sum: g.  mean: g / N.  amax, amin: g shared evenly by what equals the result.  prod: g times the
+    product of the others.  Without `keep` the value of x does not count where something was scattered to.
     """
     if isinstance(index, Missing):
         return [index, index]
@@ -241,7 +249,9 @@ def reduced_scatter(
     return [dx if keep else dx.where(ones.eq(0)), ds]
 
 
-def _product_scatter(x: Array, part: Array, g: Array, dim: int, index: Array, keep: bool) -> tuple[Array, Array]:
+def _product_scatter(
+    x: Array, part: Array, g: Array, dim: int, index: Array, keep: bool
+) -> tuple[Array, Array]:
     hits = _hits(index, dim)
     dx = g * _products(g.shape, hits, part)
 
@@ -273,7 +283,7 @@ def index_reduce(n: Site, g: Array) -> Vjp:
 
 @vjp("SegmentReduceBackward0")
 def segment_reduce(n: Site, g: Array) -> Vjp:
-    """yₖ = x reduced over segment k of an axis:  sum: g;  mean: g/m;  max, min: g shared;  prod: g Π others."""
+    """yₖ = x reduced over segment k:  sum: g;  mean: g/m;  max, min: g shared;  prod: g Π others."""
     x, axis = n.data, n.axis
     segment = _segments(x.shape, axis, n.lengths, n.offsets)
     inside = segment >= 0
@@ -312,7 +322,7 @@ def _segments(shape: Sequence[int], axis: int, lengths: Array | None, offsets: A
         line = [-1] * shape[axis]
         part = [int(one) for one in numbers[row * width : (row + 1) * width]]
         edges = part if lengths is None else [sum(part[:k]) for k in range(width + 1)]
-        for k, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+        for k, (start, stop) in enumerate(pairwise(edges)):
             line[start:stop] = [k] * (stop - start)
         found += line
     return Leaf(found, (*shape[: axis + 1], *[1] * (len(shape) - axis - 1)), dtype="int64")
@@ -323,16 +333,18 @@ def _segments(shape: Sequence[int], axis: int, lengths: Array | None, offsets: A
 
 @vjp("EmbeddingBagBackward0")
 def embedding_bag(n: Site, g: Array, *_: Array | None) -> Vjp:
-    """y[b] = Σ (or mean, or max) of wₖ W[iₖ] over the bag:  dW[r] = Σ wₖ g[bag k] over iₖ = r,  dwₖ = g[bag k]·W[iₖ].
+    """y[b] = Σ (mean, max) of wₖ W[iₖ] over the bag:  dW[r] = Σ wₖ g[bag k] over iₖ = r,  dwₖ = g[b]·W[iₖ].
 
     The mean divides by the bag's size, the padding row takes none, scaling divides by how often r occurs.
     """
     if isinstance(n.indices, Missing) or isinstance(n.offsets, Missing):
-        return [n.missing and Missing(n.missing), None]
+        return [Missing(n.missing), Missing(n.missing)]
     index = [int(i) for i in n.indices.values()]
     starts = [int(i) for i in n.offsets.values()]
     rows, width = n.shape(0) if n.needs(0) else n.weight.shape
-    bags = [max(b for b in range(g.shape[0]) if b < len(starts) and starts[b] <= k) for k in range(len(index))]
+    bags = [
+        max(b for b in range(g.shape[0]) if b < len(starts) and starts[b] <= k) for k in range(len(index))
+    ]
     kept = [k for k, row in enumerate(index) if row != n.padding_idx]
     if n.mode == 2:
         winners = n.result3
@@ -345,9 +357,7 @@ def embedding_bag(n: Site, g: Array, *_: Array | None) -> Vjp:
 
     def terms(point: Point, run: Run) -> tuple[list[Point], list[float]]:
         mine = [k for k in kept if index[k] == point[0]]
-        each = [
-            given[k] / (sizes[bags[k]] if n.mode == 1 else 1) / counts.get(index[k], 1) for k in mine
-        ]
+        each = [given[k] / (sizes[bags[k]] if n.mode == 1 else 1) / counts.get(index[k], 1) for k in mine]
         return [(bags[k], point[1]) for k in mine], each
 
     dw = linear((rows, width), g, terms) if n.needs(0) else None
@@ -400,12 +410,12 @@ def crossed(a: Array, b: Array, dim: int) -> Array:
     first = [(a.select(dim, (k + 1) % 3), b.select(dim, (k + 2) % 3)) for k in range(3)]
     second = [(a.select(dim, (k + 2) % 3), b.select(dim, (k + 1) % 3)) for k in range(3)]
     parts = [p * q - r * s for (p, q), (r, s) in zip(first, second, strict=True)]
-    return stack(parts, dim if dim < 0 else dim)
+    return stack(parts, dim)
 
 
 @vjp("TrilinearBackward0")
 def trilinear(n: Site, g: Array) -> Vjp:
-    """y = Σ a b c over some axes, each with axes of size 1 put in:  da = Σ g b c over those put in, and so on."""
+    """y = Σ a b c, each with axes of size 1 put in:  da = Σ g b c over those put in, and so on."""
     parts = [_with_axes(x, axes) for x, axes in ((n.i1, n.expand1), (n.i2, n.expand2), (n.i3, n.expand3))]
     wide = _with_axes(g, n.sumdim)
     found: Vjp = []

@@ -20,7 +20,7 @@ Vjp = list[Array | None]
 
 
 def transformed(x: Array, dim: int, sign: int) -> Array:
-    """y[k] = Σ_j x[j] e^(sign 2πi jk/n) along `dim`; bound: (log₂ n + 8) u ‖x‖₁ as for torch's fast transform."""
+    """y[k] = Σ_j x[j] e^(sign 2πi jk/n) along `dim`; bound: (4 log₂ n + 16) u ‖x‖₁."""
     dim %= x.ndim
     size = x.shape[dim]
     roots = [cmath.exp(sign * 2j * pi * k / size) for k in range(size)]
@@ -61,7 +61,7 @@ def rfft(n: Site, g: Array) -> Vjp:
 
 @vjp("FftC2RBackward0")
 def irfft(n: Site, g: Array) -> Vjp:
-    """y[j] = c Σ x[k] e^(2πi jk/n), k up to n/2 standing for its mirror too:  dx[k] = c w Σ g[j] e^(-2πi jk/n).
+    """y[j] = c Σ x[k] e^(2πi jk/n), k ≤ n/2 standing for its mirror too:  dx[k] = c w Σ g[j] e^(-2πi jk/n).
 
     w = 2 where k has a mirror image, else 1.
     """
@@ -81,7 +81,7 @@ def irfft(n: Site, g: Array) -> Vjp:
 
 
 def distance_slope(difference: Array, distance: Array, g: Array, order: float) -> Array:
-    """g ∂‖d‖ₚ/∂d, 0 where the distance is 0: p = 1: sign d; p = ∞: sign d where |d| is the largest; else |d|^(p-1)."""
+    """g ∂‖d‖ₚ/∂d, 0 where the distance is 0. p = 1: sign d; p = ∞: sign d at the largest; else |d|^(p-1)."""
     if order == 0:
         return difference * 0.0
     if order == 1:

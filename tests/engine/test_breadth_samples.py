@@ -1,0 +1,90 @@
+"""Every rule on torch's own samples of every operation: no verdict but match, loose or unchecked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from explorer.engine import registry
+from explorer.engine.rules.absent import ABSENT
+from tests.engine.coverage import model_names, op_db_names
+from tests.engine.op_check import GOOD, check_operation
+from tests.test_op_db import DIFFERENTIABLE
+
+DTYPES = (torch.float64, torch.float32)
+
+
+def run(op: Any, dtype: torch.dtype, limit: int) -> None:
+    if dtype not in op.supported_dtypes("cpu"):
+        pytest.skip("torch's table has no samples of this dtype")
+    try:
+        found = list(check_operation(op, limit, dtype))
+    except RuntimeError as problem:
+        pytest.skip(f"torch's own sample fails: {problem}")
+    assert not [str(one) for one in found if one.verdict.status not in GOOD]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op", DIFFERENTIABLE, ids=lambda op: op.formatted_name)
+def test_first_samples(op: Any, dtype: torch.dtype) -> None:
+    run(op, dtype, 2 if dtype is torch.float64 else 1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op", DIFFERENTIABLE, ids=lambda op: op.formatted_name)
+def test_many_samples(op: Any, dtype: torch.dtype) -> None:
+    run(op, dtype, 25)
+
+
+def test_what_has_a_rule() -> None:
+    """At least 94 % of the names in torch's table, and a reason for each that has none."""
+    names = set(op_db_names(25))
+    absent = {name for name in names if registry.rule_for(name) is None}
+    assert len(absent) <= 0.06 * len(names), sorted(absent)
+    assert absent <= set(ABSENT), sorted(absent - set(ABSENT))
+
+
+def test_what_the_models_use() -> None:
+    counts = model_names()
+    absent = {name for name in counts if registry.rule_for(name) is None}
+    customs = {name for name in absent if not name.endswith("Backward0") and name != "CopySlices"}
+    assert absent - customs <= set(ABSENT) | {"ForeachExpBackward0"}, sorted(absent)
+
+
+def test_no_reason_for_what_has_a_rule() -> None:
+    assert not [name for name in ABSENT if registry.rule_for(name) is not None]
+
+
+PLANTED = [
+    "asin",
+    "prod",
+    "diagonal",
+    "linalg.inv",
+    "fft.fft",
+    "scatter_add",
+    "nn.functional.glu",
+    "nn.functional.pdist",
+]
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_wrong_rule_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rule of the operation made wrong by 1e-4 is a mismatch."""
+    op = next(one for one in DIFFERENTIABLE if one.name == name)
+    nodes = {one.node for one in check_operation(op, 1, torch.float64)}
+
+    def spoiled(rule: registry.Rule) -> registry.Rule:
+        def wrong(n: Any, *g: Any) -> list[Any]:
+            return [None if one is None else one * 1.0001 for one in rule.function(n, *g)]
+
+        return registry.Rule(rule.names, wrong, rule.hints)
+
+    for node in nodes:
+        rule = registry.rule_for(node)
+        if rule is not None:
+            monkeypatch.setitem(registry._RULES, node, spoiled(rule))
+    statuses = {one.verdict.status for one in check_operation(op, 1, torch.float64)}
+    assert "mismatch" in statuses
