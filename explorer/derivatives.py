@@ -19,7 +19,7 @@ from explorer.mathematics import local_text, lookup
 from explorer.report import GradientRecord, Report
 from explorer.values import Forward, argument_names, fill, plain_only
 
-__all__ = ["Basis", "Local", "local_derivatives", "scalar_of", "wire_names"]
+__all__ = ["Basis", "Local", "local_derivatives", "multiplied", "scalar_of", "wire_names"]
 
 Basis = Literal["formula", "ratio", "tensor", "unknown"]
 
@@ -79,6 +79,25 @@ def local_derivatives(report: Report, forward: Forward | None = None) -> dict[tu
             for slot in range(max(len(node.outputs), 1)):
                 found[index, slot] = _local(report, forward, node, index, slot, argument, formula)
     return found
+
+
+def multiplied(report: Report, local: Local | None) -> str:
+    """ "upstream × local = downstream" of one edge in numbers, with the formula; "" without a number.
+
+    "1 × (-4) = -4, local ∂(q·z)/∂q = z"
+    """
+    if local is None or local.value is None:
+        return ""
+    upstream = scalar_of(report.gradient(report.graph.edges[local.edge].source, local.slot))
+    if upstream is None:
+        return f"local {local.formula or f'{local.value:.6g}'}"
+    product = f"{_factor(upstream)} × {_factor(local.value)} = {upstream * local.value:.6g}"
+    return ", ".join(filter(None, (product, local.formula and f"local {local.formula}", local.note)))
+
+
+def _factor(number: float) -> str:
+    """Six significant digits, a negative number in brackets."""
+    return f"({number:.6g})" if number < 0 else f"{number:.6g}"
 
 
 def scalar_of(record: GradientRecord | None) -> float | None:

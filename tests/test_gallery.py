@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 
 from explorer import pipeline
 from explorer.comparison import Row, agrees
+from explorer.render import dot
 from explorer.script import load
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
@@ -172,3 +173,18 @@ def test_what_the_notebooks_say(notebooks: dict[str, nbformat.NotebookNode]) -> 
     assert "[" + ", ".join(["True"] * 10) + "]" in network
     before, after = map(float, re.search(r"loss (\S+) before, (\S+) after", network).groups())  # type: ignore[union-attr] # it is there, or the test fails
     assert after < before
+
+
+def test_the_picture_of_the_circuit_shows_the_published_numbers() -> None:
+    """CS231n's figure: per wire the value above and the gradient below (as printed, two digits)."""
+    exploration, _ = run(GALLERY / "02_sigmoid.py")
+    (report,) = exploration.session.reports
+    drawn = dot.source(report)
+    wires = re.findall(r"<b>([^<]*)</b></font></td></tr><hr/><tr><td[^>]*><font[^>]*><i>([^<]*)</i>", drawn)
+    published = {
+        ("2.00", "-0.20"), ("-1.00", "0.39"), ("-2.00", "0.20"), ("-3.00", "-0.39"), ("-2.00", "-0.59"),
+        ("6.00", "0.20"), ("4.00", "0.20"), ("-3.00", "0.20"), ("1.00", "0.20"), ("-1.00", "-0.20"),
+        ("0.37", "-0.53"), ("1.37", "-0.53"), ("0.73", "1.00"),
+    }  # fmt: skip
+    assert {(value.replace("−", "-"), gradient.replace("−", "-")) for value, gradient in wires} == published
+    assert "upstream × local = downstream&#10;" in drawn

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import hypot, isfinite
 from typing import Any, TypeVar
 
+from explorer.derivatives import Local, local_derivatives
 from explorer.errors import UsageError
 from explorer.graph import Edge, Graph, Node, Saved, Source, TensorSpec
 from explorer.report import (
@@ -26,6 +27,8 @@ from explorer.report import (
 )
 
 VERSION = 1
+LARGE = 20_000
+"""A graph of more nodes is written without local derivatives."""
 Object = dict[str, Any]
 Thing = TypeVar("Thing")
 

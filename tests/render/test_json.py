@@ -51,6 +51,22 @@ def test_the_contract_is_kept() -> None:
     assert {"code", "severity", "message", "advice", "node", "where"} <= set(report["findings"][0])
 
 
+def test_edges_between_numbers_have_their_local_derivative() -> None:
+    edges = standard.loads(json.dumps(samples.sigmoid()))["reports"][0]["edges"]
+    known = [edge["local"] for edge in edges if edge["local"] is not None]
+    assert known
+    assert all({"value", "formula", "basis", "note"} == set(one) for one in known)
+    nodes = standard.loads(json.dumps(samples.sigmoid()))["reports"][0]["nodes"]
+    for edge in edges:
+        if edge["local"] is not None and edge["gradient"] is not None:
+            (upstream,) = nodes[edge["source"]]["gradient"]["values"]
+            (downstream,) = edge["gradient"]["values"]
+            # the sample's numbers are CS231n's, printed with two digits
+            assert upstream * edge["local"]["value"] == pytest.approx(downstream, abs=6e-3)
+    tensors = standard.loads(json.dumps(samples.block()))["reports"][0]["edges"]
+    assert {edge["local"] is None for edge in tensors} == {True}
+
+
 def test_the_total_gradient_is_over_all_outputs() -> None:
     report = samples.xyz()
     two = NodeGradients((samples.record(3.0), None, samples.record(4.0)))
