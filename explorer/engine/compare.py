@@ -25,7 +25,7 @@ FLOOR = 16
 COSTLY = 4_000
 """An element that takes so many reads (a sum over a batch and an image) is one of `FEW` compared."""
 
-FEW = 8
+FEW = 16
 
 WORK = 12_000
 """Elements the engine may read for one gradient before it stops adding samples (about 1 ms)."""
