@@ -10,7 +10,7 @@ torch is imported with the first of these names, not before, so that ``explore -
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from explorer.errors import (
@@ -85,6 +85,13 @@ def __getattr__(name: str) -> object:
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """What ``%load_ext explorer`` calls: the cell magic ``%%explore``."""
+    from explorer.magic import register
+
+    register(shell)
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,7 @@ reaches the user's backward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -57,6 +57,10 @@ class Stages:
         return Guard(stage, self.problems)
 
 
+Progress = Callable[[int, int], None]
+"""Told after each node how many of how many have run."""
+
+
 class Exploring:
     """A context manager around one backward call; `report()` says afterwards what happened.
 
@@ -72,8 +76,11 @@ class Exploring:
         value_of: ValueOf | None = None,
         inputs: Sequence[Any] = (),
         own: bool = False,
+        progress: Progress | None = None,
     ) -> None:
         self.stages = Stages()
+        self._progress = progress
+        self._done = 0
         self.trace: Trace | None = None
         self.looked = Looked()
         self.underflows: list[int] = []
@@ -121,6 +128,13 @@ class Exploring:
             self.stages.problems.append(f"observing stopped: {self._capture.problem}")
 
     def _observe(self, event: Event) -> None:
+        if self._progress is not None and self.trace is not None:
+            self._done += 1
+            try:
+                self._progress(self._done, len(self.trace.live))
+            except Exception as error:  # noqa: BLE001 - a display that fails must not end the observing
+                self._stopped("telling of progress", error)
+                self._progress = None
         if self._recorder is not None:
             try:
                 self._recorder.observe(event)

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from explorer import chains, diagnose
+from explorer import chains, contributions, diagnose
 from explorer.chains import Paths
 from explorer.errors import ExplorerError, UsageError
 from explorer.evidence import Evidence, Looked
-from explorer.exploring import Exploring, Stages
+from explorer.exploring import Exploring, Progress, Stages
 from explorer.gather import Gatherer, failed_node
 from explorer.names import Names, collect
 from explorer.places import source_of
@@ -46,6 +46,7 @@ class Watch:
         call: explore this call only (from 1); None explores every one.
         stop: raise `StopScript` after that call.
         script: the script's path, for the report.
+        progress: told after each node of an explored backward how many of how many have run.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class Watch:
         call: int | None = None,
         stop: bool = False,
         script: str = "",
+        progress: Progress | None = None,
     ) -> None:
         self.calls = 0
+        self._progress = progress
         self.check: CheckMode = check
         self._stages = Stages()
         self._faults = Faults()
@@ -213,6 +216,7 @@ class Watch:
             value_of=context.value_of if context else None,
             inputs=inputs,
             own=own,
+            progress=self._progress,
         )
         if exploring.trace is None:
             self.problems += self._gatherer.cut_roots(roots)
@@ -283,7 +287,7 @@ def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:
 
     Returns:
         `Paths`: iterating gives those listed, the largest first, each with `nodes`,
-        `local` and `contribution`; `count`, `total` and `text` tell of all.
+        `local` and `contribution` (`norm` where it crosses tensors); `count`, `total` and `text` tell of all.
 
     Raises:
         UsageError: `x` is not in the graph of `loss`.
@@ -293,10 +297,11 @@ def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:
         node = torch.autograd.graph.get_gradient_edge(x).node
     except (AttributeError, RuntimeError) as error:
         raise UsageError(f"paths() needs a tensor that requires a gradient: {error}") from None
-    live = trace([loss]).live
-    if node not in live:
+    traced = trace([loss])
+    if node not in traced.live:
         raise UsageError("x is not in the graph of loss: no path leads to it (see explorer.why)")
-    return chains.paths(report, live.index(node), limit)
+    norm = contributions.along(traced.graph, traced.live, [loss])
+    return chains.paths(report, traced.live.index(node), limit, norm=norm)
 
 
 def _placed(context: Observation, names: Names) -> Context:
