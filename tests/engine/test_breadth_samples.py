@@ -43,7 +43,7 @@ def test_what_has_a_rule() -> None:
     """At least 94 % of the names in torch's table, and a reason for each that has none."""
     names = set(op_db_names(25))
     absent = {name for name in names if registry.rule_for(name) is None}
-    assert len(absent) <= 0.06 * len(names), sorted(absent)
+    assert len(absent) <= 0.058 * len(names), sorted(absent)
     assert absent <= set(ABSENT), sorted(absent - set(ABSENT))
 
 

@@ -494,5 +494,5 @@ def _norm(x: Array, order: Any, dims: list[int]) -> Array:
         return abs(x).sum(dims, keepdim=True)
     if order == 2:
         return (x * x.conj()).real.sum(dims, keepdim=True).sqrt()
-    powers: Array = (abs(x) ** order).sum(dims, keepdim=True)
-    return powers ** (1 / order)
+    found: Array = (abs(x) ** order).sum(dims, keepdim=True) ** (1 / order)
+    return found
