@@ -94,6 +94,7 @@ def _line(code: CodeType, lasti: int) -> int:
     return code.co_firstlineno
 
 
+@lru_cache(maxsize=4096)
 def operation_at(place: Place) -> str:
     """The operation that the instruction at `place` performs, as the source spells it: "linear", "mul".
 
