@@ -8,8 +8,8 @@ its contribution is not one number; then the shares of the last edges are shown,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import inf, isclose, isnan, log, prod
 
 from explorer.derivatives import AGREE, Local, local_derivatives, scalar_of, wire_names
@@ -21,6 +21,9 @@ __all__ = ["Group", "Path", "Paths", "paths"]
 
 State = tuple[int, int]
 """(node, output slot): where a gradient stands."""
+
+MEASURED = 200
+"""Of so many paths through tensors each is run by itself."""
 
 SHOWN = 12
 """A longer path is written with its middle left out."""
@@ -39,6 +42,7 @@ class Path:
     edges: tuple[int, ...]
     local: tuple[float | None, ...]
     contribution: float | None
+    norm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,17 @@ class Paths:
         return self.listed[place]
 
 
-def paths(report: Report, target: int, limit: int = 10, forward: Forward | None = None) -> Paths:
+def paths(
+    report: Report,
+    target: int,
+    limit: int = 10,
+    forward: Forward | None = None,
+    norm: Callable[[Path], float | None] | None = None,
+) -> Paths:
     """The chain-rule paths from the roots of `report` to node `target`, the `limit` largest listed.
+
+    `norm` says how much a path through tensors brings (see `explorer.contributions`); it is asked where all
+    of at most `MEASURED` paths are listed.
 
     Raises `UsageError` for a node number outside the graph. A target that no path reaches has count 0.
     """
@@ -93,6 +106,9 @@ def paths(report: Report, target: int, limit: int = 10, forward: Forward | None 
     count, groups = search.count()
     total = search.total()
     listed = search.largest(limit) if limit > 0 and count else ()
+    if norm is not None and total is None and len(listed) == count <= MEASURED:
+        measured = [replace(path, norm=norm(path)) for path in listed]
+        listed = tuple(sorted(measured, key=lambda path: -(path.norm or 0.0)))
     gradient = _received(report, target)
     note = _note(report, target, count, total, gradient, listed)
     text = _text(report, target, count, total, listed, groups, note, forward)
@@ -316,7 +332,8 @@ def _note(
     if total is None:
         return (
             "tensors lie on the way, so a path's contribution is not one number; shown instead: the paths "
-            "grouped by their last edge, with the norm of the gradient that came along it"
+            "grouped by their last edge, with the norm of the gradient that came along it (norms of parts do "
+            "not add up to the norm of the sum)"
             if _crosses_tensors(report, listed)
             else "some local derivatives are not known, so the contributions cannot be multiplied out"
         )
@@ -366,6 +383,8 @@ def _text(
             if len(path.local) > SHOWN:
                 factors = f"product of {len(path.local)} local derivatives"
             lines.append(f"     {factors} = {_short(path.contribution)}")
+        elif path.norm is not None:
+            lines.append(f"     brings a gradient of norm {path.norm:.6g}")
     if total is not None and count:
         lines.append(f"sum of all {count:,}: {_short(total)}" if count > 1 else f"gradient: {_short(total)}")
     elif groups:

@@ -301,7 +301,8 @@ def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:
     if node not in traced.live:
         raise UsageError("x is not in the graph of loss: no path leads to it (see explorer.why)")
     norm = contributions.along(traced.graph, traced.live, [loss])
-    return chains.paths(report, traced.live.index(node), limit, norm=norm)
+    with _own_backward():
+        return chains.paths(report, traced.live.index(node), limit, norm=norm)
 
 
 def _placed(context: Observation, names: Names) -> Context:
