@@ -30,6 +30,9 @@ FEW = 16
 WORK = 12_000
 """Elements the engine may read for one gradient before it stops adding samples (about 1 ms)."""
 
+AFFORDABLE = 150_000
+"""Reads that one element on every place of the longest axis may cost: then one bad channel cannot hide."""
+
 WHOLE = 1_000_000
 """The same limit where everything shall be compared."""
 
@@ -103,9 +106,12 @@ def compare(
         judge.whole(run)
         return judge.verdict(total)
     limit = WHOLE if whole else WORK
+    longest = min(max(observed.shape, default=1), MOST)
     count = int((limit - (run.work - before)) / each)
     if not whole:
-        count = max(min(count, MOST, max(observed.shape)), 0 if each > COSTLY else FLOOR)
+        count = max(min(count, longest), 0 if each > COSTLY else FLOOR)
+    if longest * each <= AFFORDABLE:
+        count = max(count, longest)
     if count > len(first):
         seen = set(first)
         more = [point for point in spread(observed.shape, seed + 1, count) if point not in seen]
