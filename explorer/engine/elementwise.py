@@ -367,7 +367,7 @@ def _of_exp(c: float) -> ErrorRule:
 def _grown(value: Number, argument: Number, error: float) -> float:
     """At least how much exp grows from `argument` to ``argument + error``."""
     if error < 0.01:
-        return 1.01 * abs(value) * error
+        return 1.01 * float(abs(value)) * error
     try:
         return float(math.exp(argument.real + error))
     except OverflowError:
