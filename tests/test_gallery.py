@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 
@@ -46,6 +48,15 @@ GRADIENTS = {
     "05_softmax": {"z[0]": 0.090, "z[1]": -0.755, "z[2]": 0.665},
 }
 """Gradients that the docstrings spell, to the digits they spell."""
+
+
+@pytest.fixture(autouse=True)
+def defaults() -> Iterator[None]:
+    """The scripts compute in float64 from seeds of their own; the next test must not notice."""
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=()):
+        yield
+    torch.set_default_dtype(before)
 
 
 def run(path: Path) -> tuple[pipeline.Exploration, list[Row]]:
