@@ -9,7 +9,7 @@ from explorer.render import theme, words
 
 _IDS = re.compile(r'(?<= id=")[^"]*(?=")')
 _ROOT = re.compile(r"<svg ([^>]*)>")
-_LABELS = ".graph>text,.cluster>text,.wire text"
+_LABELS = ".graph>text,.cluster text,.wire text"
 
 
 def finish(svg: bytes, *, title: str, description: str, prefix: str = "") -> str:
@@ -44,10 +44,10 @@ def style(scope: str) -> str:
         low = light.lower()
         texts = ",".join(f'{scope} {part}[fill="{low}"]' for part in _LABELS.split(","))
         rules.append(f"{texts}{{fill:{dark}}}")
-    for fill in theme.CLUSTER_FILLS:
-        rules.append(f'{scope} .cluster>[fill="{fill.lower()}"]{{fill:{theme.DARK[fill]}}}')
-    rules.append(f"{scope} .cluster>[stroke]{{stroke:{theme.DARK[theme.CLUSTER_BORDER]}}}")
-    rules.append(f'{scope} .cluster>[stroke="none"]{{stroke:none}}')
+    for fill in theme.CLUSTER_FILLS:  # a frame with a tooltip stands in a link of its own: any depth
+        rules.append(f'{scope} .cluster [fill="{fill.lower()}"]{{fill:{theme.DARK[fill]}}}')
+    rules.append(f"{scope} .cluster [stroke]{{stroke:{theme.DARK[theme.CLUSTER_BORDER]}}}")
+    rules.append(f'{scope} .cluster [stroke="none"]{{stroke:none}}')
     wire, dark = theme.WIRE.lower(), theme.DARK[theme.WIRE]
     rules.append(f'{scope} .edge [stroke="{wire}"],{scope} .wire [stroke="{wire}"]{{stroke:{dark}}}')
     rules.append(f'{scope} .edge [fill="{wire}"],{scope} .wire [fill="{wire}"]{{fill:{dark}}}')

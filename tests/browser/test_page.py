@@ -13,7 +13,7 @@ import pytest
 
 from explorer.derivatives import local_derivatives
 from explorer.graph import Source
-from explorer.render import fold
+from explorer.render import fold, save
 from explorer.render.html import frame, page
 from explorer.report import Report, Session
 from tests.browser.chromium import Page, PageError, browser
@@ -559,3 +559,26 @@ def test_a_large_graph_tells_all_nodes_but_details_only_of_those_drawn(show: Sho
         briefly[node] = f"--focus {node}" in said
         assert ("verdict" in said.lower() or "match" in said.lower()) != briefly[node]
     assert list(briefly.values()) == [False, True]
+
+
+def test_a_picture_in_the_dark_has_dark_frames_and_light_words(tab: Page, tmp_path: Path) -> None:
+    file = tmp_path / "block.svg"
+    save(samples.block(), file)
+    tab.open(file.as_uri())
+    colours = (
+        "[...document.querySelectorAll('.cluster path, .cluster polygon')]"
+        ".map((frame) => getComputedStyle(frame).fill)"
+    )
+    words = "[...document.querySelectorAll('.cluster text')].map((word) => getComputedStyle(word).fill)"
+
+    def bright(said: str) -> bool:
+        return sum(map(int, re.findall(r"\d+", said)[:3])) > 3 * 128
+
+    tab.prefer(prefers_color_scheme="light")
+    assert all(bright(fill) for fill in tab.run(colours) if fill != "none")
+    tab.prefer(prefers_color_scheme="dark")
+    frames = [fill for fill in tab.run(colours) if fill != "none"]
+    assert len(frames) > 5
+    assert not any(map(bright, frames))
+    assert all(map(bright, tab.run(words)))
+    tab.prefer()
