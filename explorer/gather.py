@@ -74,8 +74,8 @@ class Gatherer:
     """
 
     def __init__(self) -> None:
-        self.problems: list[str] = []
         self._collector = Collector()
+        self.problems = self._collector.problems
         self._known = Known()
         self._closed = False
 

@@ -58,7 +58,10 @@ class Collector:
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.complete = kind is None
-        self._handles.close()
+        with self._guard("detaching"):
+            self._handles.close()
+        if self.steps.problem:
+            self.problems.append(self.steps.problem)
 
     def before(self, call: BackwardCall) -> None:
         """Look at gradients and the graph's size right before a backward call."""
@@ -89,9 +92,10 @@ class Collector:
 
     def look_at(self, parameters: Iterable[torch.Tensor]) -> None:
         """Note those of `parameters` that have a gradient now: some backward reached them."""
-        for parameter in parameters:
-            if id(parameter) not in self._reached and parameter.grad is not None:
-                self._reached[id(parameter)] = weakref.ref(parameter)
+        with self._guard("noting which parameters were reached"):
+            for parameter in parameters:
+                if id(parameter) not in self._reached and parameter.grad is not None:
+                    self._reached[id(parameter)] = weakref.ref(parameter)
 
     def reached(self, parameter: torch.Tensor) -> bool:
         """Whether some backward call reached `parameter`."""

@@ -28,7 +28,8 @@ def observe_hooks() -> Iterator[None]:
     def register_hook(self: torch.Tensor, hook: Any) -> Any:
         handle = original(self, hook)  # type: ignore[no-untyped-call] # torch leaves it untyped
         if open_ and not torch.compiler.is_compiling() and self.grad_fn is not None:
-            noted = self.grad_fn.metadata.setdefault(_KEY, [])
+            metadata: Any = self.grad_fn.metadata  # torch annotates the property as a method
+            noted = metadata.setdefault(_KEY, [])
             noted.append((self.output_nr, name_of(hook)))
         return handle
 

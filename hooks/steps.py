@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ class Steps:
 
     def __init__(self) -> None:
         self.reused: Reused | None = None
+        self.problem = ""
         self._optimizers: dict[int, weakref.ref[Any]] = {}
         self._taken: dict[int, int] = {}
         self._used: dict[int, _Used] = {}
@@ -64,8 +66,8 @@ class Steps:
 
     def attach(self, handles: Handles) -> None:
         """Register the hooks for every optimizer of the process, owned by `handles`."""
-        handles.add(register_optimizer_step_pre_hook(self._before))
-        handles.add(register_optimizer_step_post_hook(self._after))
+        handles.add(register_optimizer_step_pre_hook(self._guarded(self._before)))
+        handles.add(register_optimizer_step_post_hook(self._guarded(self._after)))
 
     def held(self) -> list[torch.Tensor]:
         """All parameters of the optimizers that took a step and still live."""
@@ -98,9 +100,20 @@ class Steps:
                 used.version, used.accumulated = gradient._version, True
                 used.total = _at(gradient, used)
 
-    def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
+    def _guarded(self, look: Callable[..., None]) -> Callable[..., None]:
+        """`look`, whose first exception ends the following of steps and never reaches the user's step."""
+
+        def guarded(optimizer: Any, args: Any, kwargs: Any) -> None:
+            if self.problem or torch.compiler.is_compiling():
+                return
+            try:
+                look(optimizer)
+            except Exception as error:  # noqa: BLE001 - the user's step must not notice
+                self.problem = f"following optimizer steps failed: {type(error).__name__}: {error}"
+
+        return guarded
+
+    def _before(self, optimizer: Any) -> None:
         for parameter in _parameters(optimizer) if self._used and self.reused is None else ():
             used = self._used.get(id(parameter))
             if used is None or not used.accumulated or used.parameter() is not parameter:
@@ -112,9 +125,7 @@ class Steps:
                 self._used.clear()
                 return
 
-    def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
+    def _after(self, optimizer: Any) -> None:
         key = id(optimizer)
         known = self._optimizers.get(key)
         if known is None or known() is not optimizer:

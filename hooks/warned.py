@@ -28,7 +28,11 @@ class NonLeafReads:
             file: Any = None,
             line: str | None = None,
         ) -> None:
-            if str(message).startswith(NON_LEAF) and (filename, lineno) not in self.places:
+            if (
+                category is UserWarning
+                and str(message).startswith(NON_LEAF)
+                and (filename, lineno) not in self.places
+            ):
                 self.places.append((filename, lineno))
             shown(message, category, filename, lineno, file, line)
 
