@@ -23,7 +23,8 @@ GLYPHS = """
 def glyphs():
     """The ten digits as a (10, 6, 5) tensor of zeros and ones."""
     rows = [row.split() for row in GLYPHS.strip().splitlines()]
-    return torch.tensor([[[cell == "#" for cell in row[digit]] for row in rows] for digit in range(10)]).float()
+    digits = [[[cell == "#" for cell in row[digit]] for row in rows] for digit in range(10)]
+    return torch.tensor(digits).float()
 
 
 def batch(size):
