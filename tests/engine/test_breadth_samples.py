@@ -74,7 +74,7 @@ PLANTED = [
 def test_a_planted_wrong_rule_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each rule of the operation made wrong by 1e-4 is a mismatch."""
     op = next(one for one in DIFFERENTIABLE if one.name == name)
-    nodes = {one.node for one in check_operation(op, 1, torch.float64)}
+    nodes = {one.node for one in check_operation(op, 4, torch.float64)}
 
     def spoiled(rule: registry.Rule) -> registry.Rule:
         def wrong(n: Any, *g: Any) -> list[Any]:
@@ -86,5 +86,5 @@ def test_a_planted_wrong_rule_is_caught(name: str, monkeypatch: pytest.MonkeyPat
         rule = registry.rule_for(node)
         if rule is not None:
             monkeypatch.setitem(registry._RULES, node, spoiled(rule))
-    statuses = {one.verdict.status for one in check_operation(op, 1, torch.float64)}
+    statuses = {one.verdict.status for one in check_operation(op, 4, torch.float64)}
     assert "mismatch" in statuses
