@@ -1,6 +1,6 @@
 """A residual CNN of ResNet-50's size: 3-4-6-3 bottlenecks, 25.6 million parameters, one backward.
 
-explore examples/residual_cnn.py
+Run it: explore examples/residual_cnn.py
 """
 
 import torch

@@ -1,6 +1,6 @@
 """A two-layer network on eight points, one backward, one step of gradient descent: the loss falls.
 
-explore examples/two_layer.py
+Run it: explore examples/two_layer.py
 """
 
 import torch

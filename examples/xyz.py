@@ -1,6 +1,6 @@
 """f = x·y·z at (2, 3, 4): the gradients are yz = 12, xz = 8, xy = 6.
 
-explore examples/xyz.py
+Run it: explore examples/xyz.py
 """
 
 import torch

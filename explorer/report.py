@@ -190,7 +190,8 @@ class Report:
         full: bool = False,
         focus: str | None = None,
     ) -> tuple[str, ...]:
-        """Write the report; the suffix decides: .svg .png .pdf .dot .html .json .txt.
+        """Write the report; the suffix decides: .svg .png .pdf .dot .html .json .txt .mmd .graphml, or
+        .modelexplorer.json.
 
         Args:
             depth: the module depth to unfold in drawings; chosen for legibility by default.
