@@ -49,7 +49,7 @@ def costs(report: Report, order: Order = "memory") -> tuple[ModuleCost, ...]:
             if value.storage is None or value.storage in seen:
                 continue
             seen.add(value.storage)
-            account = saved if value.leaf is None else parameters
+            account = saved if value.owner is None else parameters
             account[module] = account.get(module, 0) + value.bytes
         ran = report.gradients[node.id] if node.id < len(report.gradients) else None
         if ran is not None:

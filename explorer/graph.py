@@ -53,7 +53,8 @@ class Saved:
     elements) and, where it is small, its `values` (flat, row-major); any other value is spelled in
     `text`. `storage` numbers the storage the tensor shares
     with other saved tensors of the same graph (0, 1, 2, ... in discovery order), so that bytes can be
-    counted once. `leaf` is the id of the leaf node whose tensor this is, if it is one.
+    counted once. `leaf` is the id of the leaf node whose tensor this is, if it is one; `owner` that of a
+    leaf with the same storage (a view of a parameter, or the parameter itself).
     `problem` holds torch's own message when the value could not be read (freed, modified in place).
     """
 
@@ -65,6 +66,7 @@ class Saved:
     leaf: int | None = None
     problem: str = ""
     values: tuple[float | complex, ...] | None = None
+    owner: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

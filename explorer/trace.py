@@ -148,7 +148,14 @@ class _Describer:
         self._saved = saved
         self._specs: dict[Any, TensorSpec] = {}
         self._storages: dict[int, int] = {}
-        self._leaves = {id(node.variable): number for node, number in ids.items() if _is_leaf(node)}
+        self._leaves: dict[int, int] = {}
+        self._owners: dict[int, int] = {}
+        for node, number in ids.items():
+            if _is_leaf(node):
+                self._leaves[id(node.variable)] = number
+                pointer = _storage(node.variable)
+                if pointer is not None:
+                    self._owners.setdefault(pointer, number)
 
     def describe(self, number: int, node: AutogradNode, root: bool) -> Node:
         """The plain data of one live node."""
@@ -260,14 +267,21 @@ class _Describer:
         if spec is None:
             spec = TensorSpec(tuple(key[0]), _dtype_name(value.dtype), str(value.device), layout)
             self._specs[key] = spec
-        storage: int | None = None
-        try:
-            pointer = value.untyped_storage()._cdata
-            storage = self._storages.setdefault(pointer, len(self._storages))
-            size = value.nbytes
-        except (RuntimeError, NotImplementedError):
-            size = _bytes_of_parts(value)  # sparse and other tensors without one storage
-        return Saved(name, spec, size, storage=storage, leaf=self._leaves.get(id(value)))
+        leaf = self._leaves.get(id(value))
+        pointer = _storage(value)
+        if pointer is None:
+            return Saved(name, spec, _bytes_of_parts(value), leaf=leaf, owner=leaf)
+        storage = self._storages.setdefault(pointer, len(self._storages))
+        owner = self._owners.get(pointer)
+        return Saved(name, spec, value.nbytes, storage=storage, leaf=leaf, owner=owner)
+
+
+def _storage(tensor: torch.Tensor) -> int | None:
+    """What identifies the storage of `tensor`; None for sparse and other tensors without one storage."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (RuntimeError, NotImplementedError):
+        return None
 
 
 def _is_leaf(node: AutogradNode) -> bool:

@@ -314,14 +314,17 @@ def test_why_a_gradient_is_what_it_is(explore: Explore) -> None:
     assert "no tensor is called 'nothing'" in err
 
 
-def test_modules_are_sorted_by_cost(explore: Explore) -> None:
+def test_modules_are_sorted_by_cost(explore: Explore, tmp_path: Path) -> None:
     script = """
     import torch
     model = torch.nn.Sequential(torch.nn.Linear(8, 512), torch.nn.ReLU(), torch.nn.Linear(512, 2))
     model(torch.randn(64, 8)).sum().backward()
     """
-    code, _, err = explore(script, "-q", "--sort", "memory")
+    code, _, err = explore(script, "-q", "--sort", "memory", "-o", "a.json")
     assert code == 0
+    modules = {item["module"]: item for item in reports(tmp_path / "a.json")[0]["modules"]}  # type: ignore[attr-defined]
+    assert modules["2"]["saved_bytes"] == 64 * 512 * 4
+    assert modules["2"]["parameter_bytes"] == 512 * 2 * 4
     rows = [line.split()[0] for line in err.splitlines() if line.startswith("  ")]
     assert rows[:2] == ["module", "2"]
     assert set(rows[2:]) == {"0", "1", "(no"}

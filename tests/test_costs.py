@@ -20,7 +20,7 @@ def test_a_shared_storage_counts_once_and_parameters_apart() -> None:
             module="a",
             saved=(
                 Saved("self", SPEC, 16, storage=0),
-                Saved("other", SPEC, 16, storage=1, leaf=2),
+                Saved("other", SPEC, 16, storage=1, leaf=2, owner=2),
                 Saved("result", SPEC, 400, storage=2),
             ),
         ),

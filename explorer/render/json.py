@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import hypot, isfinite
 from typing import Any, TypeVar
 
+from explorer.costs import ModuleCost, costs
 from explorer.derivatives import Local, local_derivatives
 from explorer.errors import UsageError
 from explorer.graph import Edge, Graph, Node, Saved, Source, TensorSpec
@@ -121,6 +122,18 @@ def _report(report: Report) -> Object:
             "seconds": _number(check.seconds),
         },
         "findings": [_finding(finding) for finding in report.findings],
+        "modules": [_cost(cost) for cost in costs(report)],
+    }
+
+
+def _cost(cost: ModuleCost) -> Object:
+    return {
+        "module": cost.module,
+        "nodes": cost.nodes,
+        "saved_bytes": cost.saved,
+        "parameter_bytes": cost.parameters,
+        "seconds": _number(cost.seconds),
+        "gradient_norm": _number(cost.gradient),
     }
 
 
@@ -236,6 +249,7 @@ def _saved(saved: Saved) -> Object:
         "text": saved.text,
         "storage": saved.storage,
         "leaf": saved.leaf,
+        "owner": saved.owner,
         "problem": saved.problem,
         "values": _numbers(saved.values),
     }
@@ -406,6 +420,7 @@ def _read_saved(item: Object) -> Saved:
         text=_text(item, "text"),
         storage=_optional(item["storage"], int),
         leaf=_optional(item["leaf"], int),
+        owner=_optional(item.get("owner"), int),
         problem=_text(item, "problem"),
         values=None if item.get("values") is None else _read_numbers(_list(item, "values")),
     )
