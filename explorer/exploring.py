@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from explorer.check import Checker
+from explorer.errors import ExplorerError
 from explorer.evidence import Looked
 from explorer.graph import Source
 from explorer.known import ValueOf, with_values
@@ -42,7 +43,10 @@ class Guard:
     ) -> bool:
         if not isinstance(error, Exception):
             return False
-        self._problems.append(f"{self._stage} failed: {type(error).__name__}: {error}")
+        if isinstance(error, ExplorerError):
+            self._problems.append(str(error))  # said on purpose, in words for the user
+        else:
+            self._problems.append(f"{self._stage} failed: {type(error).__name__}: {error}")
         return True
 
 

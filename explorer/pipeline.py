@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +55,10 @@ def explore_script(
             _explore_root(watch, root, outcome.namespace)
         elif watch.calls == 0:
             _explore_unasked(watch, outcome)
+        elif outcome.error is not None and not watch.explored:
+            # Backward refused its root: what else there is may show where the graph was lost.
+            with suppress(NothingDifferentiableError):
+                _explore_unasked(watch, outcome)
         elif call is not None and call > watch.calls and not outcome.stopped:
             error = UsageError(
                 f"--call {call} does not exist: the script called backward() {_times(watch.calls)}. "

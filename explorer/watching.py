@@ -111,6 +111,11 @@ class Watch:
         return self.reports[-1]
 
     @property
+    def explored(self) -> int:
+        """How many backward calls were explored so far."""
+        return len(self._explored)
+
+    @property
     def reports(self) -> tuple[Report, ...]:
         """All explored backward calls, in order, with their findings."""
         return self.session(scripted=False).reports

@@ -339,3 +339,19 @@ def test_a_script_that_changes_the_folder_does_not_move_the_outputs(explore: Exp
     assert "wrote a.svg" in err
     assert (tmp_path / "a.svg").exists()
     assert (tmp_path / "a.json").exists()
+
+
+def test_a_loss_that_requires_no_gradient(explore: Explore, tmp_path: Path) -> None:
+    script = """
+    import torch
+    w = torch.ones(3, requires_grad=True)
+    h = w * 2
+    loss = h.detach().sum()
+    loss.backward()
+    """
+    code, out, err = explore(script, "-o", "a.json")
+    assert (code, out) == (1, "")
+    assert "RuntimeError: element 0 of tensors does not require grad" in err
+    assert "has no grad_fn and requires no gradient" in err
+    (report,) = reports(tmp_path / "a.json")
+    assert [node["label"] for node in report["nodes"]] == ["h", "w"]  # type: ignore[attr-defined]
