@@ -67,4 +67,7 @@ def _flat(value: Any) -> Flat | None:
         return None
     if value.device.type == "meta" or value.numel() > SMALL:
         return None
-    return tuple(value.detach().resolve_conj().resolve_neg().flatten().tolist())
+    try:
+        return tuple(value.detach().resolve_conj().resolve_neg().flatten().tolist())
+    except RuntimeError:  # no memory behind it: a parameter that FSDP has resharded
+        return None

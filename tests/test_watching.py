@@ -191,3 +191,16 @@ def test_module_paths_agree_with_parameter_names() -> None:
     with explorer.watch() as watch:
         criterion(D(G(torch.randn(2, 3))), torch.zeros(2, 1)).backward()
     assert {"G.0", "D.0"} <= {node.module for node in watch.report.graph.nodes}
+
+
+def test_a_leaf_without_memory_has_no_value_and_nothing_is_lost() -> None:
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    y = (x + 1).sum()
+    x.untyped_storage().resize_(0)  # as FSDP does with a parameter it has resharded
+    report = explorer.explore(y)
+    (leaf,) = report.graph.leaves()
+    record = report.gradient(leaf.id)
+    assert record is not None
+    assert record.values == (1.0, 1.0)
+    assert report.forward.get(leaf.id) in (None, (None,))
+    assert report.problems == ()
