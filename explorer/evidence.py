@@ -131,13 +131,12 @@ class Looked:
 class Evidence:
     """What was seen of the run beside one report.
 
-    `calls` counts the user's own backward calls; `own_backward` is True where the explorer itself ran
-    the backward of the report; `last` is True for the last report of a run, which carries what is said
-    once for the whole run. `complete`: the run went to its end, so what was not seen did not happen.
+    `calls` counts the user's own backward calls; `last` is True for the last report of a run, which carries
+    what is said once for the whole run. `complete`: the run went to its end, so what was not seen did not
+    happen.
     """
 
     calls: int = 0
-    own_backward: bool = False
     last: bool = True
     scripted: bool = False
     complete: bool = True

@@ -110,7 +110,7 @@ class Exploring:
             self._recorder = Recorder(self.trace, self.inputs)
         if check != "off":
             with self.stages.guard("the check"):
-                self._checker = Checker(self.trace, check)
+                self._checker = Checker(self.trace, check, pruned=bool(inputs))
 
     def __enter__(self) -> Exploring:
         if self.trace is not None:

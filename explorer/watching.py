@@ -134,7 +134,6 @@ class Watch:
             evidence = replace(
                 run,
                 calls=self.calls,
-                own_backward=report.call == 0,
                 last=index == last,
                 scripted=scripted,
                 looked=self._looked[index],
@@ -187,27 +186,36 @@ class Watch:
                     raise
                 return
             exploring = self._begin(call)
-            try:
-                with exploring:
-                    yield
-            finally:
-                self._end(exploring, call, number)
+            if exploring is None:
+                yield
+            else:
+                try:
+                    with exploring:
+                        yield
+                finally:
+                    self._end(exploring, call, number)
         if self._stop:
             raise StopScript
 
     def _post_mortem(self, call: BackwardCall, number: int, error: Exception) -> None:
         """Report a call that was not explored and failed: the graph is still there, its gradients are not."""
         exploring = self._begin(call)
-        exploring.error = error
-        self._end(exploring, call, number)
+        if exploring is not None:
+            exploring.error = error
+            self._end(exploring, call, number)
 
-    def _begin(self, call: BackwardCall) -> Exploring:
+    def _begin(self, call: BackwardCall) -> Exploring | None:
+        """Look at the graph of `call`; None where even that failed, which `problems` tells."""
         names = Names()
         try:
             names = collect(call.frame, self._modules)
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"reading variable names failed: {type(error).__name__}: {error}")
-        return self._exploring(call.roots, names, call.inputs)
+        try:
+            return self._exploring(call.roots, names, call.inputs)
+        except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+            self.problems.append(f"exploring failed to begin: {type(error).__name__}: {error}")
+            return None
 
     def _exploring(
         self, roots: Sequence[Any], names: Names, inputs: Sequence[Any] = (), own: bool = False
@@ -231,10 +239,9 @@ class Watch:
     def _end(self, exploring: Exploring, call: BackwardCall, number: int) -> None:
         try:
             report = exploring.report(number, call.result, source_of(call.frame), self._script)
+            self._add(report, exploring)
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"the report of call {number} failed: {type(error).__name__}: {error}")
-            return
-        self._add(report, exploring)
 
     def _add(self, report: Report | None, exploring: Exploring) -> None:
         if report is None:

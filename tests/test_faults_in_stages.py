@@ -271,3 +271,16 @@ def test_a_fault_is_told_in_python_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert x.grad.tolist() == [3.0, 3.0]
     assert watch.report.problems == ("the check stopped: PlantedError: planted",)
     assert watch.report.gradient(0) is not None
+
+
+def test_a_beginning_that_fails_leaves_the_backward_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def planted(*_: object, **__: object) -> None:
+        raise LookupError("planted")
+
+    monkeypatch.setattr(explorer.Watch, "_exploring", planted)
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    with explorer.watch() as watch:
+        (x * 3).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [3.0, 3.0]
+    assert watch.problems == ["exploring failed to begin: LookupError: planted"]

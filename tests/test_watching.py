@@ -204,3 +204,18 @@ def test_a_leaf_without_memory_has_no_value_and_nothing_is_lost() -> None:
     assert record.values == (1.0, 1.0)
     assert report.forward.get(leaf.id) in (None, (None,))
     assert report.problems == ()
+
+
+def test_what_was_not_asked_for_is_no_mismatch() -> None:
+    model = nn.Linear(3, 1)
+    x = torch.randn(4, 3, requires_grad=True)
+    with explorer.watch() as watch:
+        torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        model(x).sum().backward(inputs=[model.weight])
+    for report in watch.reports:
+        assert "mismatch" not in report.check.statuses
+        (node,) = (node for node in report.graph.nodes if node.name == "AddmmBackward0")
+        verdict = report.verdict(node.id)
+        assert verdict is not None
+        assert verdict.status == "match"
+        assert verdict.elements

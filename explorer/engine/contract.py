@@ -7,7 +7,7 @@ pooling, resizing, indexing and scattering: an element is a weighted sum of a fe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import hypot, prod, sqrt
+from math import hypot, sqrt
 from operator import mul
 from typing import Any, TypeAlias
 
@@ -247,11 +247,6 @@ class Elements(Array):
 def norm(values: Values) -> float:
     """The 2-norm of a list of real or complex numbers."""
     return hypot(*map(abs, values))
-
-
-def size_of(box: Box) -> int:
-    """Number of elements of a box."""
-    return prod(map(len, box))
 
 
 from explorer.engine import reduce  # noqa: E402 - `reduce` needs the classes of `array` first

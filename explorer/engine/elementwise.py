@@ -494,7 +494,6 @@ MAXIMUM = Operation("maximum", _larger, _larger, _of_larger)
 EXP = unary("exp", math.exp, _of_exp(2), other=cmath.exp)
 SHARP_EXP = unary("exp", math.exp, _of_exp(40), other=cmath.exp)
 """exp as the attention kernels approximate it: 40 units."""
-EXPM1 = unary("expm1", math.expm1, smooth(2, lambda a, v: abs(v + 1)))
 LOG = unary("log", math.log, smooth(2, lambda a, v: 1 / abs(a)), domain=_log_domain, other=cmath.log)
 LOG1P = unary(
     "log1p", math.log1p, smooth(2, lambda a, v: 1 / abs(1 + a)), domain=lambda x: _log_domain(1 + x)
@@ -502,7 +501,6 @@ LOG1P = unary(
 SQRT = unary("sqrt", math.sqrt, smooth(1, lambda a, v: 0.5 / abs(v) if v else math.inf), other=cmath.sqrt)
 SIN = unary("sin", math.sin, smooth(2, lambda a, v: 1.0), other=cmath.sin)
 COS = unary("cos", math.cos, smooth(2, lambda a, v: 1.0), other=cmath.cos)
-TAN = unary("tan", math.tan, smooth(4, lambda a, v: abs(1 + v * v)), other=cmath.tan)
 SINH = unary("sinh", math.sinh, smooth(4, lambda a, v: abs(v) + 1), other=cmath.sinh)
 COSH = unary("cosh", math.cosh, smooth(4, lambda a, v: abs(v)), other=cmath.cosh)
 TANH = unary("tanh", math.tanh, smooth(4, lambda a, v: abs(1 - v * v)), other=cmath.tanh)

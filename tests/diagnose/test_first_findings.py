@@ -61,10 +61,10 @@ def only(report: Report, evidence: Evidence) -> Finding:
 
 def test_backward_never_called() -> None:
     report = replace(chain(1.0, 2.0), call=0, root_name="f")
-    finding = only(report, Evidence(calls=0, own_backward=True, scripted=True))
+    finding = only(report, Evidence(calls=0, scripted=True))
     assert finding.code == "backward-never-called"
     assert finding.message == "`x.grad` is None: nothing called `f.backward()`."
-    assert codes(report, Evidence(calls=0, own_backward=True)) == []  # explore(loss) in a notebook
+    assert codes(report, Evidence(calls=0)) == []  # explore(loss) in a notebook
     assert codes(chain(1.0, 2.0), Evidence(calls=1, scripted=True)) == []
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import explorer
+from explorer.report import BAD_STATUSES
 
 Loop = Callable[[], None]
 ZOO: dict[str, Loop] = {}
@@ -307,7 +308,7 @@ def optimizer_in_backward() -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_nothing_is_said_of_a_healthy_model(name: str) -> None:
     torch.manual_seed(0)
-    with explorer.watch(check="off") as watch:
+    with explorer.watch(check="sample") as watch:
         ZOO[name]()
     said = [
         (report.call, finding.code, finding.severity, finding.message)
@@ -317,4 +318,5 @@ def test_nothing_is_said_of_a_healthy_model(name: str) -> None:
     ]
     assert said == []
     assert watch.reports
+    assert not any(report.check.statuses.get(bad) for report in watch.reports for bad in BAD_STATUSES)
     assert watch.problems == []
