@@ -142,7 +142,9 @@ class _Judge:
 
     def points(self, points: Sequence[tuple[int, ...]], run: Run) -> None:
         """Compare these elements."""
-        coords = list(zip(*points, strict=True)) if points and points[0] else []
+        if not points:
+            return
+        coords = list(zip(*points, strict=True)) if points[0] else []
         values, errors = self._expected.at(coords, len(points), run)
         seen = self._observed.at(coords, len(points), Run(self._rounding, bounds=False))[0]
         self._look_again([points[i] for i in self._pass(values, errors, seen)])
