@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from math import isfinite, sqrt
-
 import graphviz
 
 from explorer.render import circuit, fold, theme, words
-from explorer.render.clusters import Cluster, preorder, told, tree
-from explorer.render.drawing import Drawing, Shape, Wire, is_leaf
-from explorer.render.marks import (
-    Mark,
-    Scale,
-    changes,
-    findings_by_node,
-    hooks,
-    mark,
-    mark_of_nodes,
-    node_rms,
-    scale,
-)
+from explorer.render.clusters import Cluster, preorder, tree
+from explorer.render.drawing import Drawing, is_leaf
+from explorer.render.legend import legend, lines, subtitle
 from explorer.render.markup import EDGE, NODE, font, head, heading, plain, table, text
+from explorer.render.pen import Pen
 from explorer.report import Report
-
-LISTED = 3
-"""Leaves drawn inside an operation are listed up to this many; beyond that they are counted."""
-SUMMED = 4
-"""Contributions to one gradient that are listed."""
 
 
 def source(
@@ -66,299 +49,36 @@ def of_drawing(
     if drawing.circuit:
         return circuit.source(report, drawing, note=note)
     dot = graphviz.Digraph("autograd")
-    pen = _Pen(report, drawing, shapes)
+    pen = Pen(report, drawing, shapes)
     dot.attr("graph", **head("TB", legend(pen.spread, pen.occurring()), "b"), compound="true")
     dot.attr("node", **NODE)
     dot.attr("edge", **EDGE)
     with dot.subgraph(name="cluster_title") as page:
-        lines = [
-            text(line, 200) for line in (subtitle(report, drawing), *_lines(drawing.folded, 90), note) if line
-        ]
-        label = heading(text(report.root_name or "loss", 60), lines)
+        facts = (subtitle(report, drawing), *lines(drawing.folded, 90), note)
+        label = heading(text(report.root_name or "loss", 60), [text(fact, 200) for fact in facts if fact])
         page.attr("graph", id="title", label=label, labelloc="t", peripheries="0", margin="6")
-        pen.clusters(page)
+        _clusters(page, pen)
     pen.wires(dot)
     if saved:
-        pen.saved(dot)
+        _saved(dot, report, drawing)
     return str(dot.source)
 
 
-def subtitle(report: Report, drawing: Drawing) -> str:
-    """How much is drawn, and the check in a few words."""
-    nodes, shown = len(report.graph.nodes), len(drawing.shapes)
-    amount = words.count(nodes, "node") if shown == nodes else f"{shown:,} of {nodes:,} nodes drawn"
-    errors = sum(finding.severity == "error" for finding in report.findings)
-    said = f"{theme.LOOK_HERE} {words.count(errors, 'error')} found" if errors else ""
-    return " · ".join(filter(None, (amount, words.check_words(report), said)))
-
-
-def legend(spread: Scale, marks: Sequence[str]) -> str:
-    """The swatches with their absolute numbers, and under them what the marks that occur mean."""
-    rows = []
-    if spread.centre is not None:
-        swatches = "".join(_swatch(level, spread.centre) for level in range(7))
-        words_ = font(f"{theme.LEGEND}&#160;&#160;", colour=theme.MUTED, size=theme.SMALL_SIZE)
-        rows.append(f"<tr><td>{words_}</td>{swatches}</tr>")
-    bold, rest = theme.PARAMETER_KEY
-    key = font(f"<b>{bold}</b>", colour="#0072B2", size=theme.SMALL_SIZE)
-    entries = [rest, *(theme.KEY[mark] for mark in theme.KEY if mark in marks)]
-    for line, said in enumerate(_lines(entries, 105)):
-        own = (key if not line else "") + font(said, colour=theme.MUTED, size=theme.SMALL_SIZE)
-        rows.append(f'<tr><td colspan="8" height="18">{own}</td></tr>')
-    table_ = '<table border="0" cellborder="0" cellspacing="0" cellpadding="3">'
-    return f"<{table_}{''.join(rows)}</table>>"
-
-
-def _lines(facts: Iterable[str], longest: int) -> list[str]:
-    """Facts joined by dots, a few to a line."""
-    lines: list[str] = []
-    for fact in facts:
-        if lines and len(lines[-1]) + len(fact) < longest:
-            lines[-1] += f" · {fact}"
-        else:
-            lines.append(fact)
-    return lines
-
-
-def _swatch(level: int, centre: float) -> str:
-    number = words.scientific(centre * 10.0 ** (level - theme.CENTRE))
-    sign = {0: "≤ ", 6: "≥ "}.get(level, "")
-    label = font(f"{sign}{number}", size=8, colour=theme.MAGNITUDE_INK[level])
-    return f'<td bgcolor="{theme.MAGNITUDE[level]}" width="52">{label}</td>'
-
-
-class _Pen:
-    """Writes the shapes and wires of one drawing; holds what they have in common."""
-
-    def __init__(self, report: Report, drawing: Drawing, shapes: bool) -> None:
-        self.report = report
-        self.drawing = drawing
-        self.with_shapes = shapes
-        self.spread = scale(report)
-        self.findings = findings_by_node(report)
-        self.roots = {node for node, _ in report.graph.roots}
-        self.keys = [shape.key for shape in drawing.shapes]
-        self.marks = {place: mark(report, shape, self.findings) for place, shape in enumerate(drawing.shapes)}
-        self.sums = self._sums()
-
-    def occurring(self) -> tuple[str, ...]:
-        """The keys of `theme.KEY` for the marks in this drawing."""
-        graph, found = self.report.graph, set[str]()
-        for shape, state in zip(self.drawing.shapes, self.marks.values(), strict=True):
-            found |= {shape.kind, {"unreached": "none"}.get(state.state, state.state)}
-            found |= {"wrong"} if state.wrong else set()
-            found |= {"finding"} if state.findings else set()
-            found |= {"hook"} if hooks(graph, shape) else set()
-            found |= {"cast"} if changes(graph, shape) else set()
-            found |= {"copies"} if shape.copies > 1 else set()
-        found |= {"again"} if any(wire.again for wire in self.drawing.wires) else set()
-        found |= {"sum"} if self.sums else set()
-        return tuple(key for key in theme.KEY if key in found)
-
-    def _sums(self) -> dict[int, str]:
-        """Per shape that several wires bring different gradients to, what each brings."""
-        brought: dict[int, list[float]] = {}
-        for wire in self.drawing.wires:
-            if not wire.again and (strongest := self._strongest(wire)) is not None:
-                brought.setdefault(wire.source, []).append(strongest)
-        said = {}
-        for place, levels in brought.items():
-            spelled = [words.scientific(level) for level in levels]
-            if 1 < len(levels) <= SUMMED and len(set(spelled)) > 1:
-                said[place] = f"{theme.SUM} {', '.join(spelled)}"
-        return said
-
-    def _strongest(self, wire: Wire) -> float | None:
-        """The largest RMS among the edges of a wire; NaN where one is; None where nothing is known."""
-        levels = [level for level in map(self._record, wire.edges) if level is not None]
-        return next((level for level in levels if level != level), max(levels, default=None))
-
-    def clusters(self, dot: graphviz.Digraph) -> None:
-        """The shapes, each in the frame of its module, and the frames in one another."""
-        top = tree(self.drawing)
-        frames = preorder(top)
-        level = {id(top): -1}
-        for frame in frames:
-            level |= {id(inner): level[id(frame)] + 1 for inner in frame.inner.values()}
-        drawn: dict[int, graphviz.Digraph] = {id(top): dot}
-        for number, frame in enumerate(frames[1:], 1):
-            drawn[id(frame)] = _frame(frame, number, level[id(frame)])
-        for frame in reversed(frames):
-            for place in frame.shapes:
-                self._shape(drawn[id(frame)], place, frame.named.get(place, ""))
-            for inner in frame.inner.values():
-                drawn[id(frame)].subgraph(drawn[id(inner)])
-
-    # ------------------------------------------------------------ shapes
-
-    def _shape(self, dot: graphviz.Digraph, place: int, frame: str) -> None:
-        shape, state = self.drawing.shapes[place], self.marks[place]
-        root = any(member in self.roots for member in shape.members)
-        look, ink = _look(shape, state, self.spread, root)
-        rows = [
-            font(line, colour=ink or colour, size=size, style=style)
-            for line, colour, size, style in self._rows(place, root, frame, look["fillcolor"])
-        ]
-        level = f"g{self.spread.level(_middle(state))}" if state.state == "flow" else state.state
-        names = (
-            "node",
-            {"parameter": "param"}.get(shape.kind, shape.kind),
-            level,
-            "root" * root,
-            "wrong" * state.wrong,
-        )
-        dot.node(
-            shape.key,
-            table(rows),
-            id=shape.key,
-            **{"class": " ".join(filter(None, names))},
-            tooltip=self._tooltip(shape, state),
-            **look,
-        )
-
-    def _rows(self, place: int, root: bool, frame: str, fill: str) -> list[tuple[str, str, int | None, str]]:
-        """Lines of the label: (safe text, colour, size, style)."""
-        small, shape, state = theme.SMALL_SIZE, self.drawing.shapes[place], self.marks[place]
-        name, second = self._names(shape, root)
-        times = words.times(shape.times) if not told(self.drawing, shape) else ""
-        pale, faint = theme.inks_on(fill)
-        rows: list[tuple[str, str, int | None, str]] = [(text(name + times), pale, None, "b")]
-        rows += [(text(line, 60), faint, small, "") for line in (second, frame, shape.note) if line]
-        if shape.kind == "custom":
-            rows.append((theme.CUSTOM, faint, small, ""))
-        spec = self.report.graph.nodes[shape.members[0]].outputs[:1]
-        if (is_leaf(shape) or self.with_shapes) and spec and spec[0] is not None:
-            rows.append((words.shape(spec[0].shape), faint, small, ""))
-        rows += [(line, pale if pale != theme.INK else "#0072B2", small, "") for line in self._inside(shape)]
-        if state.words():
-            rows.append((state.words(), faint, small, ""))
-        if place in self.sums:
-            rows.append((self.sums[place], faint, small, "i"))
-        if changed := changes(self.report.graph, shape):
-            rows.append((text(changed, 60), _on(fill, theme.CAST_INK), small, "b"))
-        if hooked := hooks(self.report.graph, shape):
-            said = hooked[0] if len(hooked) == 1 else words.count(len(hooked), "hook")
-            rows.append((text(f"{theme.HOOK} {said}", 40), _on(fill, theme.HOOK_INK), small, "b"))
-        if state.wrong and state.worst is not None:
-            rows.append((f"{theme.WRONG} {state.worst.status}", theme.WRONG_INK, small, "b"))
-        for finding in state.findings[:2]:
-            rows.append((text(f"{theme.LOOK_HERE} {finding.code}", 40), theme.FINDING_INK, small, "b"))
-        return rows
-
-    def _names(self, shape: Shape, root: bool) -> tuple[str, str]:
-        """The bold name and, where the shape is called after a variable, its operation."""
-        node = self.report.graph.nodes[shape.members[0]]
-        if node.kind == "leaf" or shape.kind in ("module", "fold"):
-            return shape.label, ""
-        plain_name = words.operation(node)
-        name = shape.label
-        if root and name == plain_name and len(self.roots) == 1 and self.report.root_name:
-            name = words.clean(self.report.root_name, 60)
-        return name, plain_name if name != plain_name else ""
-
-    def _inside(self, shape: Shape) -> list[str]:
-        """The leaves drawn inside an operation, with their gradients; counted where they are many."""
-        if len(shape.inside) > LISTED * shape.times or shape.kind in ("module", "fold"):
-            return [words.count(len(shape.inside), "parameter")] if shape.inside else []
-        named: dict[str, list[int]] = {}
-        for leaf in shape.inside:
-            node = self.report.graph.nodes[leaf]
-            named.setdefault(node.label.rpartition(".")[2] or words.label(node), []).append(leaf)
-        return [
-            text(f"{name}  {mark_of_nodes(self.report, tuple(leaves), self.findings).words()}", 60)
-            for name, leaves in named.items()
-        ]
-
-    def _tooltip(self, shape: Shape, state: Mark) -> str:
-        node = self.report.graph.nodes[shape.members[0]]
-        several = words.count(len(shape.members), "node") if len(shape.members) > 1 else ""
-        spec = node.outputs[0] if node.outputs else None
-        lines = [
-            node.name if node.kind != "leaf" else node.label,
-            several,
-            f"{words.shape(spec.shape)} {spec.dtype}" if spec is not None else "",
-            f"gradient RMS {state.words()}" if state.state == "flow" else state.words(),
-            node.module,
-            f"{node.source.file}:{node.source.line}" if node.source is not None else "",
-            node.source.code if node.source is not None else "",
-            f"check: {state.worst.status} {state.worst.reason}" if state.worst is not None else "",
-            node.note,
-            *(f"hook: {hook}" for hook in node.hooks),
-            *(f"{finding.severity}: {finding.message}" for finding in state.findings),
-        ]
-        return plain(*lines)
-
-    # ------------------------------------------------------------ wires
-
-    def wires(self, dot: graphviz.Digraph) -> None:
-        """The wires, as wide as the gradient they carry."""
-        for wire in self.drawing.wires:
-            dot.edge(self.keys[wire.source], self.keys[wire.target], **self._wire(wire))
-
-    def _wire(self, wire: Wire) -> dict[str, str]:
-        if wire.again:
-            label = theme.NEXT + words.times(self.drawing.shapes[wire.source].times)
-            return {"style": "dashed", "constraint": "false", "tooltip": label, "class": "again"}
-        if not self.report.gradients:
-            return {}
-        strongest = self._strongest(wire)
-        if strongest is None:
-            return {"style": "dashed", "color": theme.NONE_BORDER, "tooltip": theme.NO_GRADIENT}
-        if not isfinite(strongest):
-            return {"color": theme.HAZARD_BORDER, "penwidth": "2.6", "tooltip": "gradient NaN or Inf"}
-        said = f"gradient RMS {words.scientific(strongest)}"
-        if strongest == 0:
-            return {"style": "dotted", "tooltip": f"gradient {theme.ZERO}"}
-        return {"penwidth": f"{self.spread.width(strongest):.1f}", "tooltip": said}
-
-    def _record(self, index: int) -> float | None:
-        """RMS of what edge `index` carried; the total of its end where that says the same."""
-        edges = self.report.edge_gradients
-        record = edges[index] if index < len(edges) else None
-        if record is not None:
-            return record.rms
-        target = self.report.graph.edges[index].target
-        alone = len(self.report.graph.incoming[target]) == 1
-        return node_rms(self.report, target) if alone or not edges else None
-
-    # ------------------------------------------------------------ saved tensors
-
-    def saved(self, dot: graphviz.Digraph) -> None:
-        """The tensors each operation keeps for its backward, beside it on a dashed wire."""
-        form, style, border, width, fill = theme.LOOKS["saved"]
-        for shape in self.drawing.shapes:
-            node = self.report.graph.nodes[shape.members[0]]
-            if shape.kind in ("module", "fold") or is_leaf(shape):
-                continue
-            for item in node.saved:
-                if item.spec is None:
-                    continue
-                key = f"s{node.id}_{item.name}"
-                size = f"{words.shape(item.spec.shape)}  {item.spec.dtype}"
-                rows = [font(text(f"saved: {item.name}", 40), style="b")]
-                rows += [
-                    font(line, size=theme.SMALL_SIZE, colour=theme.FAINT)
-                    for line in (size, text(item.problem, 60) or words.memory(item.bytes))
-                ]
-                dot.node(
-                    words.clean(key),
-                    table(rows),
-                    id=words.clean(key),
-                    **{"class": "node saved"},
-                    shape=form,
-                    style=style,
-                    color=border,
-                    penwidth=width,
-                    fillcolor=fill,
-                )
-                dot.edge(
-                    shape.key,
-                    words.clean(key),
-                    style="dashed",
-                    arrowhead="none",
-                    color=border,
-                    constraint="false",
-                )
+def _clusters(dot: graphviz.Digraph, pen: Pen) -> None:
+    """The shapes, each in the frame of its module, and the frames in one another."""
+    top = tree(pen.drawing)
+    frames = preorder(top)
+    level = {id(top): -1}
+    for frame in frames:
+        level |= {id(inner): level[id(frame)] + 1 for inner in frame.inner.values()}
+    drawn: dict[int, graphviz.Digraph] = {id(top): dot}
+    for number, frame in enumerate(frames[1:], 1):
+        drawn[id(frame)] = _frame(frame, number, level[id(frame)])
+    for frame in reversed(frames):
+        for place in frame.shapes:
+            pen.shape(drawn[id(frame)], place, frame.named.get(place, ""))
+        for inner in frame.inner.values():
+            drawn[id(frame)].subgraph(drawn[id(inner)])
 
 
 def _frame(frame: Cluster, number: int, level: int) -> graphviz.Digraph:
@@ -384,38 +104,39 @@ def _frame(frame: Cluster, number: int, level: int) -> graphviz.Digraph:
     return dot
 
 
-def _on(fill: str, ink: str) -> str:
-    """`ink` where it reads on `fill`, else the ink that does."""
-    pale, faint = theme.inks_on(fill)
-    return ink if faint == theme.FAINT else pale
-
-
-def _middle(state: Mark) -> float:
-    """One RMS for the colour of a mark: the geometric middle of its range."""
-    low, high = state.least or 0.0, state.high or 0.0
-    return sqrt(low) * sqrt(high) if low > 0 else high
-
-
-def _look(shape: Shape, state: Mark, spread: Scale, root: bool) -> tuple[dict[str, str], str]:
-    """The attributes of a shape's box, and the one ink for all its text ("" for the usual)."""
-    form, style, border, width, fill = theme.LOOKS[shape.kind]
-    look = {"shape": form, "style": style, "color": border, "penwidth": width, "fillcolor": fill}
-    ink = ""
-    if state.state == "flow":
-        look["fillcolor"] = theme.MAGNITUDE[spread.level(_middle(state))]
-    elif state.state == "zero":
-        look |= {
-            "style": f"{style.removesuffix(',dashed')},dotted",
-            "fillcolor": theme.ZERO_FILL,
-            "penwidth": "1.6",
-        }
-    elif state.state in ("none", "unreached") and shape.kind != "input":
-        look |= {"style": f"{style},dashed", "fillcolor": theme.NONE_FILL, "color": theme.NONE_BORDER}
-    if root:
-        look |= {"color": theme.ROOT_BORDER, "penwidth": "1.8", "peripheries": "2"}
-    if state.state == "hazard":
-        look |= {"fillcolor": theme.HAZARD_FILL, "color": theme.HAZARD_BORDER, "penwidth": "3"}
-        ink = theme.HAZARD_INK
-    if state.wrong:
-        look |= {"color": theme.WRONG_BORDER, "penwidth": "3"}
-    return look, ink
+def _saved(dot: graphviz.Digraph, report: Report, drawing: Drawing) -> None:
+    """The tensors each operation keeps for its backward, beside it on a dashed wire."""
+    form, style, border, width, fill = theme.LOOKS["saved"]
+    for shape in drawing.shapes:
+        node = report.graph.nodes[shape.members[0]]
+        if shape.kind in ("module", "fold") or is_leaf(shape):
+            continue
+        for item in node.saved:
+            if item.spec is None:
+                continue
+            key = f"s{node.id}_{item.name}"
+            size = f"{words.shape(item.spec.shape)}  {item.spec.dtype}"
+            rows = [font(text(f"saved: {item.name}", 40), style="b")]
+            rows += [
+                font(line, size=theme.SMALL_SIZE, colour=theme.FAINT)
+                for line in (size, text(item.problem, 60) or words.memory(item.bytes))
+            ]
+            dot.node(
+                words.clean(key),
+                table(rows),
+                id=words.clean(key),
+                **{"class": "node saved"},
+                shape=form,
+                style=style,
+                color=border,
+                penwidth=width,
+                fillcolor=fill,
+            )
+            dot.edge(
+                shape.key,
+                words.clean(key),
+                style="dashed",
+                arrowhead="none",
+                color=border,
+                constraint="false",
+            )
