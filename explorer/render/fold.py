@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
+from typing import NamedTuple
 
 from explorer.render.drawing import Drawing, everything, forward_order, is_scalar
 from explorer.render.focus import focused
@@ -32,6 +33,13 @@ TALLEST = 3000.0
 of the program were lower."""
 BOX, LINE, FRAME, HEADING = 50.0, 11.0, 14.0, 90.0
 """Points of height: a box with its wire, a line in it, the edge of a frame, title and legend."""
+
+
+class Cut(NamedTuple):
+    """A level of detail: a drawing, and the depth at which its modules are one box each (None: all open)."""
+
+    base: Drawing
+    depth: int | None = None
 
 
 def draw(
@@ -60,38 +68,69 @@ def draw(
         UsageError: `focus` names nothing.
     """
     levels = levels or Levels(report)
+    chosen = cut(
+        report,
+        depth=depth,
+        full=full,
+        focus=focus,
+        coarser=coarser,
+        visible=visible,
+        tallest=tallest,
+        levels=levels,
+    )
+    return leaves_per_use(levels.drawn(chosen)) if depth is not None else levels.drawn(chosen)
+
+
+def cut(
+    report: Report,
+    *,
+    depth: int | None = None,
+    full: bool = False,
+    focus: str | None = None,
+    coarser: int = 0,
+    visible: int = VISIBLE,
+    tallest: float = TALLEST,
+    levels: Levels,
+) -> Cut:
+    """What `draw` draws, before modules are made one box each: where they can still be opened by themselves.
+
+    Raises:
+        UsageError: `focus` names nothing.
+    """
     if focus is not None:
         levels = Levels(report, focused(levels.start, report.graph, focus))
     start = levels.start
     if is_scalar(report.graph) and len(start.shapes) <= CIRCUIT and depth is None and not coarser:
-        return replace(start, circuit=True)
+        return Cut(replace(start, circuit=True))
     if full and not coarser:
-        return leaves_per_use(start)
+        return Cut(leaves_per_use(start))
     if depth is not None and not coarser:
         return _at_depth(levels, depth, visible)
     chosen = _finest(levels, visible, tallest)
     if not coarser:
         return chosen
-    smaller = [drawing for drawing in ladder(report, levels) if len(drawing.shapes) < len(chosen.shapes)]
-    return smaller[min(coarser, len(smaller)) - 1] if smaller else chosen
+    shown = len(levels.drawn(chosen).shapes)
+    smaller = [drawing for drawing in ladder(report, levels) if len(drawing.shapes) < shown]
+    return Cut(smaller[min(coarser, len(smaller)) - 1]) if smaller else chosen
 
 
-def _finest(levels: Levels, visible: int, tallest: float) -> Drawing:
+def _finest(levels: Levels, visible: int, tallest: float) -> Cut:
     """The finest level that fits; one that is too tall before one that tells no operations apart."""
     tall = None
-    for drawing in levels.whole():
+    for chosen in levels.whole():
+        drawing = levels.drawn(chosen)
         if len(drawing.shapes) > visible:
             continue
         if height(drawing) <= tallest:
-            return drawing
-        tall = tall or drawing
+            return chosen
+        tall = tall or chosen
     if tall is not None:
         return tall
     drawing = levels.start
     for drawing in levels.stretches():
         if len(drawing.shapes) <= visible:
             break
-    return drawing
+    return Cut(drawing)
 
 
 def height(drawing: Drawing) -> float:
@@ -121,7 +160,7 @@ def ladder(report: Report, levels: Levels | None = None) -> Iterator[Drawing]:
     """Drawings of `report` from the finest to the coarsest, each with fewer shapes than the one before."""
     levels = levels or Levels(report)
     least = None
-    for drawing in chain(levels.whole(), levels.stretches()):
+    for drawing in chain(map(levels.drawn, levels.whole()), levels.stretches()):
         if least is None or len(drawing.shapes) < least:
             least = len(drawing.shapes)
             yield drawing
@@ -135,16 +174,20 @@ class Levels:
         self.graph = report.graph
         self.start = start or everything(report.graph)
 
-    def whole(self) -> Iterator[Drawing]:
+    def drawn(self, cut: Cut) -> Drawing:
+        """The drawing of a level."""
+        return cut.base if cut.depth is None else to_depth(cut.base, cut.depth, self.order)
+
+    def whole(self) -> Iterator[Cut]:
         """The levels whose shapes are whole operations or modules."""
         if len(self.start.shapes) <= VISIBLE:
             plain = self.start if len(self.start.shapes) <= SMALL else self.plain
-            yield leaves_per_use(plain)
-            yield repeats(leaves_per_use(plain), self.graph, self.order)
-        yield self.light
-        yield self.once
+            yield Cut(leaves_per_use(plain))
+            yield Cut(repeats(leaves_per_use(plain), self.graph, self.order))
+        yield Cut(self.light)
+        yield Cut(self.once)
         for depth in range(depth_of(self.once), 0, -1):
-            yield to_depth(self.once, depth, self.order)
+            yield Cut(self.once, depth)
 
     def stretches(self) -> Iterator[Drawing]:
         """The levels for programs without modules: passes of a loop, alike operations, stretches."""
@@ -175,10 +218,9 @@ class Levels:
         return repeats(self.light, self.graph, self.order)
 
 
-def _at_depth(levels: Levels, depth: int, visible: int) -> Drawing:
+def _at_depth(levels: Levels, depth: int, visible: int) -> Cut:
     start = levels.start if len(levels.start.shapes) <= visible else levels.light
-    drawing = to_depth(start, depth, levels.order)
-    if len(drawing.shapes) > visible:
-        once = levels.once if start is levels.light else repeats(start, levels.graph, levels.order)
-        drawing = to_depth(once, depth, levels.order)
-    return leaves_per_use(drawing)
+    if len(to_depth(start, depth, levels.order).shapes) <= visible:
+        return Cut(start, depth)
+    once = levels.once if start is levels.light else repeats(start, levels.graph, levels.order)
+    return Cut(once, depth)
