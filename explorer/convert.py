@@ -44,7 +44,9 @@ def leaf_of(tensor: torch.Tensor) -> Array:
     strides = tensor.stride()
     pointer = tensor.data_ptr()
     if pointer == 0:
-        return Missing("its memory is not allocated (a fake, meta or zero tensor)")
+        if tensor._is_zerotensor():  # torch.func's zeros
+            return Full(0j if tensor.is_complex() else 0.0, shape)
+        return Missing("its memory is not allocated (a fake or meta tensor)")
     reach = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     block = (ctypes.c_char * (reach * tensor.element_size())).from_address(pointer)
     block.owner = tensor  # type: ignore[attr-defined]  # ctypes arrays take attributes: keeps the memory alive

@@ -94,10 +94,13 @@ def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:
 def elements(tensor: torch.Tensor) -> torch.Tensor | None:
     """The dense tensor that holds all elements of `tensor` that may differ from zero.
 
-    A strided tensor is returned as it is; None for one without data.
+    A strided tensor is returned as it is, and zeros without memory as one zero expanded; None for one
+    without data.
     """
     if tensor.is_meta or type(tensor).__name__ == "FakeTensor":
         return None
+    if tensor._is_zerotensor():  # torch.func's zeros without memory
+        return tensor.new_zeros(()).expand(tensor.shape)
     if hasattr(tensor, "_local_tensor"):
         # A DTensor's reductions are collective calls, which would wait for the other ranks.
         tensor = tensor._local_tensor

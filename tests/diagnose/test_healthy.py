@@ -304,8 +304,17 @@ def optimizer_in_backward() -> None:
         handle.remove()
 
 
+@healthy
+def hessian_of_a_network() -> None:
+    """torch.func's forward mode makes zeros without memory; the outer backward runs through them."""
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    second = torch.func.vmap(torch.func.hessian(lambda point: model(point).squeeze()))
+    second(torch.randn(5, 3)).diagonal(dim1=1, dim2=2).sum(-1).pow(2).mean().backward()
+
+
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch.func's own, when imported
 def test_nothing_is_said_of_a_healthy_model(name: str) -> None:
     torch.manual_seed(0)
     with explorer.watch(check="sample") as watch:
@@ -320,3 +329,4 @@ def test_nothing_is_said_of_a_healthy_model(name: str) -> None:
     assert watch.reports
     assert not any(report.check.statuses.get(bad) for report in watch.reports for bad in BAD_STATUSES)
     assert watch.problems == []
+    assert [problem for report in watch.reports for problem in report.problems] == []
