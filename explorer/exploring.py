@@ -23,6 +23,7 @@ from explorer.record import Recorder
 from explorer.report import CheckMode, CheckSummary, GradientRecord, NodeGradients, Report, Verdict
 from explorer.trace import Context, Trace, trace
 from explorer.values import Flat
+from explorer.witness import Witness
 from hooks.collection import no_collection
 from hooks.halves import underflowed
 from hooks.nodes import Capture, Event, capture, is_leaf
@@ -81,6 +82,7 @@ class Exploring:
         inputs: Sequence[Any] = (),
         own: bool = False,
         progress: Progress | None = None,
+        work_out: int = 0,
     ) -> None:
         self.stages = Stages()
         self._progress = progress
@@ -93,6 +95,7 @@ class Exploring:
         self.leaves: dict[torch.Tensor, int] = {}
         self._recorder: Recorder | None = None
         self._checker: Checker | None = None
+        self._witness: Witness | None = None
         self._capture: Capture | None = None
         self._forward: dict[int, tuple[Flat | None, ...]] = {}
         self._seconds: float | None = None
@@ -108,6 +111,8 @@ class Exploring:
             self.trace = Trace(graph, self.trace.live)
         with self.stages.guard("the record of gradients"), no_collection():
             self._recorder = Recorder(self.trace, self.inputs)
+        if len(self.trace.live) <= work_out:
+            self._witness = Witness(self.trace)
         if check != "off":
             with self.stages.guard("the check"):
                 self._checker = Checker(self.trace, check, pruned=bool(inputs))
@@ -151,6 +156,12 @@ class Exploring:
             except Exception as error:  # noqa: BLE001 - the record goes on without the check
                 self._stopped("the check", error)
                 self._checker = None
+        if self._witness is not None:
+            try:
+                self._witness.observe(event)
+            except Exception as error:  # noqa: BLE001 - a report without worked elements is a report
+                self._stopped("working out elements", error)
+                self._witness = None
         if underflowed(event):
             self.underflows.append(event.index)
 
@@ -207,4 +218,5 @@ class Exploring:
             problems=tuple(self.stages.problems),
             script=script,
             torch=torch.__version__,
+            elements=self._witness.elements if self._witness is not None else {},
         )

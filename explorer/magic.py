@@ -20,6 +20,7 @@ import click
 from explorer.errors import ExplorerError
 from explorer.render import check_suffix, save
 from explorer.watching import Watch
+from explorer.witness import FEW_NODES
 
 SHOWN = 3
 """Reports drawn under one cell."""
@@ -63,7 +64,7 @@ def run(shell: Any, line: str, cell: str, display: Any) -> None:
     for path in options["outputs"]:
         check_suffix(path)
     bar = Bar(display)
-    with Watch(check=options["check"], call=options["call"], progress=bar.told) as watch:
+    with Watch(check=options["check"], call=options["call"], progress=bar.told, work_out=FEW_NODES) as watch:
         result = shell.run_cell(cell)
     bar.close()
     reports = watch.reports

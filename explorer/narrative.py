@@ -212,7 +212,8 @@ class _Narrator:
         text = local_text(node.name, argument, argument_letters(self.graph, node, self.forward, self.names))
         text = text.replace("∂L/∂", f"∂{self.root}/∂", 1) or formulas(node.name).get(argument, "")
         lines = self.wrapped(f"{to}: {text or 'its share'}{'; ' + _size(record) if record else ''}", 4, 8)
-        example = worked(self.report, self.forward, node, argument, record)
+        known = self.report.elements.get(index)
+        example = str(known) if known else worked(self.report, self.forward, node, argument, record)
         return lines + (self.wrapped(example, 8) if example else []) + self.note("G" if "G" in text else "")
 
     def arithmetic(self, to: str, local: Local, upstream: float) -> str:

@@ -14,6 +14,7 @@ from explorer.names import collect
 from explorer.report import CheckMode, Session
 from explorer.script import Outcome, Program, run
 from explorer.watching import Watch
+from explorer.witness import FEW_NODES
 
 LISTED = 12
 """How many candidates an error message names."""
@@ -36,6 +37,7 @@ def explore_script(
     call: int | None = 1,
     stop: bool = False,
     check: CheckMode = "sample",
+    work_out: int = FEW_NODES,
 ) -> Exploration:
     """Run `program` to its end and explore one of its backward calls (or all, or a tensor of it).
 
@@ -45,8 +47,15 @@ def explore_script(
         call: the backward call to explore, from 1; None for all.
         stop: end the script after that call.
         check: how much the engine verifies.
+        work_out: graphs of at most so many nodes have an element of each gradient worked out.
     """
-    watch = Watch(check=check, call=0 if root is not None else call, stop=stop, script=program.name)
+    watch = Watch(
+        check=check,
+        call=0 if root is not None else call,
+        stop=stop,
+        script=program.name,
+        work_out=work_out,
+    )
     with watch:
         outcome = run(program)
     error: ExplorerError | None = None

@@ -68,6 +68,24 @@ class GradientRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Element:
+    """One element of a gradient worked out in numbers.
+
+    `place` is its index, `text` the arithmetic ("1×10 + 3×22"), `value` what torch sent. `computed` is what
+    the arithmetic gives in float64, spelled only where that differs from `value`.
+    """
+
+    place: tuple[int, ...]
+    text: str
+    value: float
+    computed: str = ""
+
+    def __str__(self) -> str:
+        result = f"{self.computed}; torch sent {self.value:.4g}" if self.computed else f"{self.value:.4g}"
+        return f"element {list(self.place)}: {self.text} = {result}"
+
+
+@dataclass(frozen=True, slots=True)
 class NodeGradients:
     """What one node did while backward ran.
 
@@ -141,7 +159,8 @@ class Report:
     `call` counts backward calls from 1; it is 0 when no backward was called. `error` is the message
     of the exception that ended this backward, if one did, and `failed` the node it was in.
     `problems` says which part of the exploration itself is missing, and why.
-    `looked_for` lists the codes of the findings that were looked for.
+    `looked_for` lists the codes of the findings that were looked for. `elements[j]` works out one element
+    of what ``graph.edges[j]`` carried, where its numbers could be read.
     """
 
     graph: Graph
@@ -161,6 +180,7 @@ class Report:
     looked_for: tuple[str, ...] = ()
     script: str = ""
     torch: str = ""
+    elements: Mapping[int, Element] = field(default_factory=dict)
 
     def gradient(self, node: int, slot: int = 0) -> GradientRecord | None:
         """The total gradient node `node` received for its output `slot`, None if none came."""

@@ -23,6 +23,7 @@ from explorer.places import source_of
 from explorer.report import CheckMode, Report, Session
 from explorer.script import StopScript
 from explorer.trace import Context, trace
+from explorer.witness import FEW_NODES
 from hooks.applied import observe_functions
 from hooks.backward import BackwardCall, user_frame, watch_backward
 from hooks.faults import Faults
@@ -47,6 +48,7 @@ class Watch:
         stop: raise `StopScript` after that call.
         script: the script's path, for the report.
         progress: told after each node of an explored backward how many of how many have run.
+        work_out: graphs of at most so many nodes have an element of each gradient worked out.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class Watch:
         stop: bool = False,
         script: str = "",
         progress: Progress | None = None,
+        work_out: int = 0,
     ) -> None:
         self.calls = 0
         self._progress = progress
+        self._work_out = work_out
         self.check: CheckMode = check
         self._stages = Stages()
         self._faults = Faults()
@@ -230,6 +234,7 @@ class Watch:
             inputs=inputs,
             own=own,
             progress=self._progress,
+            work_out=self._work_out,
         )
         if exploring.trace is None:
             self.problems += self._gatherer.cut_roots(roots)
@@ -271,7 +276,7 @@ def explore(*tensors: Any, check: CheckMode = "sample") -> Report:
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"explore() takes tensors, not {type(tensor).__name__}")
-    watch = Watch(check=check)
+    watch = Watch(check=check, work_out=FEW_NODES)
     watch.explore(tensors, collect(user_frame(sys._getframe(1))))
     if not watch._explored:
         raise ExplorerError("; ".join(watch.problems))

@@ -55,7 +55,10 @@ def report_of(
                     TensorSpec(tuple(meta.shape), _dtype(meta.dtype)) for meta in node._input_metadata
                 ),
                 saved=tuple(
-                    Saved(name, text=str(value)) for name, value in _settings(node).items()
+                    Saved(name, TensorSpec(tuple(value.shape), _dtype(value.dtype)))
+                    if isinstance(value, torch.Tensor)
+                    else Saved(name, text=str(value))
+                    for name, value in _settings(node).items()
                 ),
             )
         )  # fmt: skip
@@ -151,12 +154,12 @@ def _nodes(loss: torch.Tensor) -> tuple[list[torch.autograd.graph.Node], dict[ob
 
 
 def _settings(node: torch.autograd.graph.Node) -> dict[str, object]:
-    """The saved values that are no tensors."""
+    """The saved values, tensors among them."""
     found = {}
     for name in dir(node):
         if name.startswith("_saved_"):
             value = getattr(node, name)
-            if value is not None and not isinstance(value, torch.Tensor):
+            if value is not None:
                 found[name.removeprefix("_saved_")] = value
     return found
 

@@ -16,6 +16,7 @@ from explorer.derivatives import Local, local_derivatives
 from explorer.graph import Edge, Node, Saved, Source, TensorSpec
 from explorer.render.reading import VERSION, Object, loads
 from explorer.report import (
+    Element,
     Finding,
     GradientRecord,
     NodeGradients,
@@ -142,7 +143,16 @@ def _edge(report: Report, index: int, edge: Edge, local: Mapping[tuple[int, int]
         "target_slot": edge.target_slot,
         "gradient": _gradient(record),
         "local": _local(local.get((index, 0))),
+        "element": _element(report.elements.get(index)),
     }
+
+
+def _element(element: Element | None) -> Object | None:
+    """One element of what the edge carried, worked out."""
+    if element is None:
+        return None
+    found = {"place": list(element.place), "text": element.text, "value": _number(element.value)}
+    return {**found, "computed": element.computed}
 
 
 def _local(local: Local | None) -> Object | None:

@@ -14,6 +14,7 @@ from explorer.graph import Edge, Graph, Node, Saved, Source, TensorSpec
 from explorer.report import (
     STATUSES,
     CheckSummary,
+    Element,
     Finding,
     GradientRecord,
     NodeGradients,
@@ -93,6 +94,17 @@ def _read_report(item: Object) -> Report:
         looked_for=_texts(item, "looked_for"),
         script=_text(item, "script"),
         torch=_text(item, "torch"),
+        elements={
+            place: _read_element(edge["element"])
+            for place, edge in enumerate(item["edges"])
+            if edge.get("element") is not None
+        },
+    )
+
+
+def _read_element(item: Object) -> Element:
+    return Element(
+        _sizes(item["place"]), _text(item, "text"), _read_real(item["value"]), _text(item, "computed")
     )
 
 

@@ -1,0 +1,54 @@
+"""Elementwise operations: upstream × local, for every output that the element went into."""
+
+from __future__ import annotations
+
+from explorer.arithmetic.block import spread
+from explorer.arithmetic.rules import Case, Worked, rule, total
+from explorer.formulas import arguments, operation
+from explorer.mathematics import lookup
+from explorer.values import plain_only
+
+__all__ = ["elementwise", "expand"]
+
+PASSING = frozenset({"add.Tensor", "sub.Tensor", "rsub.Tensor", "clone", "alias", "_to_copy", "lift_fresh"})
+"""What passes a gradient on as it is: with one use there is nothing to work out."""
+
+USES = 4096
+"""An element broadcast to more places than this is not worked out."""
+
+
+@rule("elementwise")
+def elementwise(case: Case) -> Worked | None:
+    """Σ G·∂out/∂in over the outputs made from this element; several only where it was broadcast."""
+    found = lookup(case.node.name)
+    users = spread(case.place, case.shape, case.given.shape)
+    if found is None or not found.elementwise or case.argument not in found.slope or not users:
+        return None
+    if plain_only(case.node) or len(users) > USES:
+        return None
+    upstream = [case.given.at(place) for place in users]
+    slopes = [float(found.slope[case.argument](_at(case, place))) for place in users]
+    if set(slopes) == {1.0} and (len(users) > 1 or operation(case.node.name).split("(")[0] in PASSING):
+        return total((one,) for one in upstream)
+    return total(zip(upstream, slopes, strict=True))
+
+
+@rule("expand")
+def expand(case: Case) -> Worked | None:
+    """Σ G over the places the element was repeated to."""
+    users = spread(case.place, case.shape, case.given.shape)
+    return total((case.given.at(place),) for place in users) if users and len(users) <= USES else None
+
+
+def _at(case: Case, place: tuple[int, ...]) -> dict[str, float]:
+    """Every known argument and the result, by torch's name, at one place of the output."""
+    known: dict[str, float] = {}
+    for name in (*arguments(operation(case.node.name)), "result"):
+        block = case.block(name)
+        if block is not None and len(block.shape) <= len(place):
+            known[name] = block.spread_at(place)
+            continue
+        setting = case.setting(name)
+        if setting is not None and len(setting) == 1:
+            known[name] = setting[0]
+    return known
