@@ -223,6 +223,12 @@ def check(path: str) -> None:
         )
 
 
+def layer_of(name: str, owned: bool) -> str:
+    """The layer of a leaf: the path of its module, or its own name where no module owns it."""
+    path, dot, _ = name.rpartition(".")
+    return path if dot and owned and not path.startswith("self") and "[" not in name else name
+
+
 def _items(path: str | os.PathLike[str]) -> Iterator[dict[str, Any] | None]:
     """Every line as an object, None for one that is none."""
     try:

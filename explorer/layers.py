@@ -7,14 +7,14 @@ through the leaves themselves. On a CUDA device the numbers stay there and come 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import hypot, inf, isfinite, nan
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from explorer.journal import LayerGradient
+from explorer.journal import LayerGradient, layer_of
 from explorer.measure import elements
 from explorer.names import Names
 from explorer.report import SMALL
@@ -120,10 +120,14 @@ class Sums:
         return {layer: _total(parts) for layer, parts in self._found.items()}
 
 
-def layer_of(name: str, owned: bool) -> str:
-    """The layer of a leaf: the path of its module, or its own name where no module owns it."""
-    path, dot, _ = name.rpartition(".")
-    return path if dot and owned and not path.startswith("self") and "[" not in name else name
+def norms(leaves: Mapping[torch.Tensor, int]) -> dict[int, float]:
+    """The 2-norm of the ``.grad`` of each leaf that has one, under the leaf's number."""
+    sums = Sums()
+    with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
+        for leaf, number in leaves.items():
+            if leaf.grad is not None:
+                sums.add(str(number), leaf.grad)
+        return {int(number): total.norm for number, total in sums.finish().items()}
 
 
 def _measured(flat: torch.Tensor, size: int) -> Numbers:

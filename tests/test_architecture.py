@@ -102,6 +102,7 @@ def test_the_engine_stands_alone(path: Path) -> None:
 def test_renderers_read_plain_data(path: Path) -> None:
     allowed = (
         "explorer.render",
+        "explorer.across",  # plain data of several ranks
         "explorer.graph",
         "explorer.report",
         "explorer.errors",
