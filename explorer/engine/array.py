@@ -28,7 +28,7 @@ from explorer.engine.run import Bounded, Errors, Run
 from explorer.errors import ShapeError
 
 if TYPE_CHECKING:
-    from explorer.engine.elementwise import Operation
+    from explorer.engine.operations import Operation
 
 Operand: TypeAlias = "Array | float | int | bool | complex"
 Dims: TypeAlias = "int | Sequence[int] | None"
@@ -129,119 +129,119 @@ class Array:
     # ------------------------------------------------------------------ arithmetic
 
     def map(self, operation: Operation, *others: Operand) -> Array:
-        """Any elementwise operation of `explorer.engine.elementwise` on this array and others."""
+        """Any elementwise operation of `explorer.engine.operations` on this array and others."""
         return elementwise.apply(operation, self, *others)
 
     def __add__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.ADD, self, other)
+        return elementwise.apply(operations.ADD, self, other)
 
     def __radd__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.ADD, other, self)
+        return elementwise.apply(operations.ADD, other, self)
 
     def __sub__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.SUB, self, other)
+        return elementwise.apply(operations.SUB, self, other)
 
     def __rsub__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.SUB, other, self)
+        return elementwise.apply(operations.SUB, other, self)
 
     def __mul__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.MUL, self, other)
+        return elementwise.apply(operations.MUL, self, other)
 
     def __rmul__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.MUL, other, self)
+        return elementwise.apply(operations.MUL, other, self)
 
     def __truediv__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.DIV, self, other)
+        return elementwise.apply(operations.DIV, self, other)
 
     def __rtruediv__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.DIV, other, self)
+        return elementwise.apply(operations.DIV, other, self)
 
     def __pow__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.POW, self, other)
+        return elementwise.apply(operations.POW, self, other)
 
     def __rpow__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.POW, other, self)
+        return elementwise.apply(operations.POW, other, self)
 
     def __neg__(self) -> Array:
-        return elementwise.apply(elementwise.NEG, self)
+        return elementwise.apply(operations.NEG, self)
 
     def __abs__(self) -> Array:
-        return elementwise.apply(elementwise.ABS, self)
+        return elementwise.apply(operations.ABS, self)
 
     def __lt__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.LT, self, other)
+        return elementwise.apply(operations.LT, self, other)
 
     def __le__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.LE, self, other)
+        return elementwise.apply(operations.LE, self, other)
 
     def __gt__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.GT, self, other)
+        return elementwise.apply(operations.GT, self, other)
 
     def __ge__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.GE, self, other)
+        return elementwise.apply(operations.GE, self, other)
 
     def __and__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.AND, self, other)
+        return elementwise.apply(operations.AND, self, other)
 
     def __or__(self, other: Operand) -> Array:
-        return elementwise.apply(elementwise.OR, self, other)
+        return elementwise.apply(operations.OR, self, other)
 
     def __invert__(self) -> Array:
-        return elementwise.apply(elementwise.NOT, self)
+        return elementwise.apply(operations.NOT, self)
 
     def eq(self, other: Operand) -> Array:
         """Elementwise equality (``==`` itself stays identity, so that arrays can be keys)."""
-        return elementwise.apply(elementwise.EQ, self, other)
+        return elementwise.apply(operations.EQ, self, other)
 
     def ne(self, other: Operand) -> Array:
         """Elementwise inequality."""
-        return elementwise.apply(elementwise.NE, self, other)
+        return elementwise.apply(operations.NE, self, other)
 
     def exp(self) -> Array:
         """e to the power of each element."""
-        return elementwise.apply(elementwise.EXP, self)
+        return elementwise.apply(operations.EXP, self)
 
     def log(self) -> Array:
         """Natural logarithm."""
-        return elementwise.apply(elementwise.LOG, self)
+        return elementwise.apply(operations.LOG, self)
 
     def sqrt(self) -> Array:
         """Square root."""
-        return elementwise.apply(elementwise.SQRT, self)
+        return elementwise.apply(operations.SQRT, self)
 
     def sin(self) -> Array:
         """Sine."""
-        return elementwise.apply(elementwise.SIN, self)
+        return elementwise.apply(operations.SIN, self)
 
     def cos(self) -> Array:
         """Cosine."""
-        return elementwise.apply(elementwise.COS, self)
+        return elementwise.apply(operations.COS, self)
 
     def tanh(self) -> Array:
         """Hyperbolic tangent."""
-        return elementwise.apply(elementwise.TANH, self)
+        return elementwise.apply(operations.TANH, self)
 
     def sigmoid(self) -> Array:
         """1 / (1 + exp(-x))."""
-        return elementwise.apply(elementwise.SIGMOID, self)
+        return elementwise.apply(operations.SIGMOID, self)
 
     def sign(self) -> Array:
         """-1, 0 or 1; x/abs(x) for complex numbers, 0 at 0."""
-        return elementwise.apply(elementwise.SIGN, self)
+        return elementwise.apply(operations.SIGN, self)
 
     def conj(self) -> Array:
         """Complex conjugate; the array itself behaves so for real numbers at no cost."""
-        return elementwise.apply(elementwise.CONJ, self) if self.is_complex else self
+        return elementwise.apply(operations.CONJ, self) if self.is_complex else self
 
     @property
     def real(self) -> Array:
         """Real part."""
-        return elementwise.apply(elementwise.REAL, self) if self.is_complex else self
+        return elementwise.apply(operations.REAL, self) if self.is_complex else self
 
     @property
     def imag(self) -> Array:
         """Imaginary part."""
-        return elementwise.apply(elementwise.IMAG, self)
+        return elementwise.apply(operations.IMAG, self)
 
     @property
     def is_complex(self) -> bool:
@@ -250,15 +250,15 @@ class Array:
 
     def where(self, condition: Array, other: Operand = 0.0) -> Array:
         """This array where `condition` holds, `other` elsewhere."""
-        return elementwise.apply(elementwise.WHERE, condition, self, other)
+        return elementwise.apply(operations.WHERE, condition, self, other)
 
     def minimum(self, other: Operand) -> Array:
         """Elementwise smaller one."""
-        return elementwise.apply(elementwise.MINIMUM, self, other)
+        return elementwise.apply(operations.MINIMUM, self, other)
 
     def maximum(self, other: Operand) -> Array:
         """Elementwise larger one."""
-        return elementwise.apply(elementwise.MAXIMUM, self, other)
+        return elementwise.apply(operations.MAXIMUM, self, other)
 
     # ------------------------------------------------------------------ views
 
@@ -356,4 +356,4 @@ def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
 
 
 # The operators' own modules need the class above, hence at the end.
-from explorer.engine import contract, elementwise, reduce, rounding, views  # noqa: E402
+from explorer.engine import contract, elementwise, operations, reduce, rounding, views  # noqa: E402

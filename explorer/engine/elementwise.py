@@ -1,39 +1,56 @@
-"""Elementwise recipes: one `Operation` a function, its value and its error bound side by side.
+"""Elementwise recipes: an operation on operands broadcast against each other, and constants.
 
-The error of a result v = f(a, b, ...) is what the errors of the operands do to it, plus ``c·u·|v| + eta``
-for the rounding of f itself: c = 1 for arithmetic, 2 for exp and log, 4 for tanh and sigmoid.
+The operations themselves stand in `explorer.engine.operations`, and are offered here too.
 """
 
 from __future__ import annotations
 
-import cmath
 import math
-import operator
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import Any, TypeAlias
+from typing import Any
 
-from explorer.engine.array import Array, Bounded, Box, Coords, Errors, Operand, Values, broadcast_shapes
+from explorer.engine.array import Array, Bounded, Box, Coords, Operand, broadcast_shapes
 from explorer.engine.memory import rearrange
-from explorer.engine.rounding import Rounding
+from explorer.engine.operations import (
+    ADD,
+    COMPLEX,
+    COSH,
+    DIV,
+    ERF,
+    LOG1P,
+    NORMAL_CDF,
+    SHARP_EXP,
+    SINH,
+    SOFTPLUS,
+    Operation,
+    unary,
+)
+from explorer.engine.propagation import ErrorRule, Number, smooth
 from explorer.engine.run import Run
 
-Number: TypeAlias = Any  # float, int, bool or complex
-ErrorRule: TypeAlias = (
-    "Callable[[Rounding, Values, Sequence[Iterable[Any]], Sequence[Iterable[float] | None]], Errors]"
-)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Operation:
-    """A function of numbers. `fast` may raise where IEEE arithmetic gives inf or nan; `safe` may not."""
-
-    name: str
-    fast: Callable[..., Number]
-    safe: Callable[..., Number]
-    error: ErrorRule
-    complex_result: bool | None = None  # None: complex when an operand is
+__all__ = [
+    "ADD",
+    "COMPLEX",
+    "COSH",
+    "DIV",
+    "ERF",
+    "LOG1P",
+    "NORMAL_CDF",
+    "SHARP_EXP",
+    "SINH",
+    "SOFTPLUS",
+    "ErrorRule",
+    "Full",
+    "Iota",
+    "Map",
+    "Missing",
+    "Operation",
+    "apply",
+    "index_along",
+    "smooth",
+    "unary",
+]
 
 
 class Full(Array):
@@ -229,290 +246,3 @@ for _name in [
     setattr(Missing, _name, _stay_missing)
 for _name in ("mT", "real", "imag"):
     setattr(Missing, _name, property(_stay_missing))
-
-
-# -------------------------------------------------------------------- how errors pass through
-
-
-def _exact(
-    u: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-) -> Errors:
-    """No rounding at all: comparisons, and sign."""
-    return None
-
-
-def _carried(
-    u: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-) -> Errors:
-    """An exact function with slope of size 1: the operand's own error."""
-    return None if errors[0] is None else list(errors[0])
-
-
-def _of_sum(
-    r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-) -> Errors:
-    """ea + eb + u|v|."""
-    (ea, eb), u, eta = errors, r.u, r.eta
-    if ea is None and eb is None:
-        return [u * abs(x) + eta for x in v]
-    if ea is None or eb is None:
-        return [e + u * abs(x) + eta for x, e in zip(v, ea or eb or ())]  # noqa: B905 - eb may repeat for ever
-    if r.quadrature:
-        return [math.hypot(a, b) + u * abs(x) + eta for x, a, b in zip(v, ea, eb)]  # noqa: B905 - as above
-    return [a + b + u * abs(x) + eta for x, a, b in zip(v, ea, eb)]  # noqa: B905 - as above
-
-
-def _of_product(
-    r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-) -> Errors:
-    """|a| eb + |b| ea + u|v|."""
-    (a, b), (ea, eb), u, eta = parts, errors, r.u, r.eta
-    if ea is None and eb is None:
-        return [u * abs(x) + eta for x in v]
-    if eb is None:
-        return [abs(q) * e + u * abs(x) + eta for x, q, e in zip(v, b, ea or ())]  # noqa: B905 - b may repeat
-    if ea is None:
-        return [abs(p) * e + u * abs(x) + eta for x, p, e in zip(v, a, eb)]  # noqa: B905 - a may repeat
-    return [
-        abs(q) * e + abs(p) * f + e * f + u * abs(x) + eta
-        for x, p, q, e, f in zip(v, a, b, ea, eb)  # noqa: B905 - a or b may repeat
-    ]
-
-
-def _of_quotient(
-    r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-) -> Errors:
-    """(ea + |v| eb) / |b| + u|v|."""
-    (_, b), (ea, eb), u, eta = parts, errors, r.u, r.eta
-    if ea is None and eb is None:
-        return [u * abs(x) + eta for x in v]
-    return [
-        ((e + abs(x) * f) / (abs(q) - f) if abs(q) > f else math.inf) + u * abs(x) + eta
-        for x, q, e, f in zip(v, b, ea or repeat(0.0), eb or repeat(0.0))  # noqa: B905 - b may repeat
-    ]
-
-
-def _of_choice(
-    r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-) -> Errors:
-    """where: the error of the operand chosen."""
-    (c, _, _), (_, ea, eb) = parts, errors
-    if ea is None and eb is None:
-        return None
-    pairs = zip(v, c, ea or repeat(0.0), eb or repeat(0.0))  # noqa: B905 - parts may repeat
-    return [e if chosen else f for _, chosen, e, f in pairs]
-
-
-def _of_larger(
-    r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-) -> Errors:
-    """minimum and maximum: the larger error."""
-    ea, eb = errors
-    if ea is None and eb is None:
-        return None
-    return [max(e, f) for _, e, f in zip(v, ea or repeat(0.0), eb or repeat(0.0))]  # noqa: B905 - may repeat
-
-
-def smooth(c: float, slope: Callable[[Number, Number], float], floor: float = 0.0) -> ErrorRule:
-    """The error of a differentiable f: ``|f'(a)| ea + c u |v| + floor ua``; `slope` gets a and v."""
-
-    def error(
-        r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-    ) -> Errors:
-        cu, eta = c * r.u, r.eta + floor * r.ua
-        ea = errors[0]
-        if ea is None:
-            return [cu * abs(x) + eta for x in v]
-        pairs = zip(v, parts[0], ea)  # noqa: B905 - parts may repeat
-        return [(slope(a, x) * e if e else 0.0) + cu * abs(x) + eta for x, a, e in pairs]
-
-    return error
-
-
-def _of_power(
-    r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-) -> Errors:
-    """a**b: |v b/a| ea + |v log a| eb + 2u|v|."""
-    (a, b), (ea, eb), u, eta = parts, errors, r.u, r.eta
-    found = []
-    for x, p, q, e, f in zip(v, a, b, ea or repeat(0.0), eb or repeat(0.0)):  # noqa: B905 - may repeat
-        size = 2 * u * abs(x) + eta
-        if e:
-            size += abs(x * q / p) * e if p else math.inf
-        if f:
-            size += abs(x * math.log(abs(p))) * f if p else 0.0
-        found.append(size)
-    return found
-
-
-# -------------------------------------------------------------------- functions with IEEE results
-
-
-def _of_exp(c: float) -> ErrorRule:
-    """The error of exp, ``exp(a + ea) + c u |v|``; |v| ea alone is too little once ea is near 1."""
-
-    def error(
-        r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
-    ) -> Errors:
-        cu, eta = c * r.u, r.eta
-        ea = errors[0]
-        if ea is None:
-            return [cu * abs(x) + eta for x in v]
-        pairs = zip(v, parts[0], ea)  # noqa: B905 - parts may repeat
-        return [_grown(x, a, e) + cu * abs(x) + eta for x, a, e in pairs]
-
-    return error
-
-
-def _grown(value: Number, argument: Number, error: float) -> float:
-    """At least how much exp grows from `argument` to ``argument + error``."""
-    if error < 0.01:
-        return 1.01 * float(abs(value)) * error
-    try:
-        return float(math.exp(argument.real + error))
-    except OverflowError:
-        return math.inf
-
-
-def guarded(
-    real: Callable[[float], float], overflow: float, domain: Callable[[float], float], other: Any = None
-) -> Callable[[Number], Number]:
-    """`real`, but with `overflow` and `domain` for its exceptions and `other` for complex numbers."""
-
-    def function(x: Number) -> Number:
-        if isinstance(x, complex):
-            return other(x)
-        try:
-            return real(x)
-        except OverflowError:
-            return overflow
-        except ValueError:
-            return domain(x)
-
-    return function
-
-
-def _nan(x: float) -> float:
-    return math.nan
-
-
-def _divide(a: Number, b: Number) -> Number:
-    try:
-        return a / b
-    except ZeroDivisionError:
-        if isinstance(a, complex) or isinstance(b, complex):
-            return complex(math.nan, math.nan)
-        return math.nan if a == 0 or a != a else math.copysign(math.inf, a) * math.copysign(1.0, b)
-    except OverflowError:  # integers too large for a float
-        return math.inf
-
-
-def power(a: Number, b: Number) -> Number:
-    """a**b as IEEE has it: 0**-1 = inf, (-1)**0.5 = nan."""
-    if isinstance(a, complex) or isinstance(b, complex):
-        if a == 0:
-            return 1.0 if b == 0 else 0.0
-        return a**b
-    try:
-        return math.pow(a, b)
-    except OverflowError:
-        return math.copysign(math.inf, a) if b % 2 == 1 else math.inf
-    except ValueError:
-        return (math.copysign(math.inf, a) if b % 2 == 1 else math.inf) if a == 0 else math.nan
-
-
-def _sigmoid(x: Number) -> Number:
-    if isinstance(x, complex):
-        return 1 / (1 + cmath.exp(-x))
-    if x >= 0:
-        return 1.0 / (1.0 + math.exp(-x))
-    scale = math.exp(x)
-    return scale / (1.0 + scale)
-
-
-def _sign(x: Number) -> Number:
-    if isinstance(x, complex):
-        return x / abs(x) if x else 0.0
-    return (x > 0) - (x < 0) if x == x else math.nan
-
-
-def _normal_cdf(x: float) -> float:
-    return 0.5 * math.erfc(-x * math.sqrt(0.5))
-
-
-def _smaller(a: float, b: float) -> float:
-    return b if b < a or b != b else a
-
-
-def _larger(a: float, b: float) -> float:
-    return b if b > a or b != b else a
-
-
-def unary(
-    name: str,
-    real: Callable[[float], float],
-    error: ErrorRule,
-    *,
-    overflow: float = math.inf,
-    domain: Callable[[float], float] = _nan,
-    other: Any = None,
-) -> Operation:
-    """An operation of one operand; `other` is the function on complex numbers."""
-    return Operation(name, real, guarded(real, overflow, domain, other), error)
-
-
-def _log_domain(x: float) -> float:
-    return -math.inf if x == 0 else math.nan
-
-
-ADD = Operation("add", operator.add, operator.add, _of_sum)
-SUB = Operation("sub", operator.sub, operator.sub, _of_sum)
-MUL = Operation("mul", operator.mul, operator.mul, _of_product)
-DIV = Operation("div", operator.truediv, _divide, _of_quotient)
-POW = Operation("pow", math.pow, power, _of_power)
-NEG = Operation("neg", operator.neg, operator.neg, _carried)
-ABS = Operation("abs", abs, abs, _carried, complex_result=False)
-CONJ = Operation("conj", lambda x: x.conjugate(), lambda x: x.conjugate(), _carried)
-REAL = Operation("real", lambda x: x.real, lambda x: x.real, _carried, complex_result=False)
-IMAG = Operation("imag", lambda x: x.imag, lambda x: x.imag, _carried, complex_result=False)
-COMPLEX = Operation("complex", complex, complex, _of_sum, complex_result=True)
-
-LT = Operation("lt", operator.lt, operator.lt, _exact, complex_result=False)
-LE = Operation("le", operator.le, operator.le, _exact, complex_result=False)
-GT = Operation("gt", operator.gt, operator.gt, _exact, complex_result=False)
-GE = Operation("ge", operator.ge, operator.ge, _exact, complex_result=False)
-EQ = Operation("eq", operator.eq, operator.eq, _exact, complex_result=False)
-NE = Operation("ne", operator.ne, operator.ne, _exact, complex_result=False)
-AND = Operation("and", operator.and_, operator.and_, _exact, complex_result=False)
-OR = Operation("or", operator.or_, operator.or_, _exact, complex_result=False)
-NOT = Operation("not", operator.not_, operator.not_, _exact, complex_result=False)
-SIGN = Operation("sign", _sign, _sign, _exact)
-WHERE = Operation("where", lambda c, a, b: a if c else b, lambda c, a, b: a if c else b, _of_choice)
-MINIMUM = Operation("minimum", _smaller, _smaller, _of_larger)
-MAXIMUM = Operation("maximum", _larger, _larger, _of_larger)
-
-EXP = unary("exp", math.exp, _of_exp(2), other=cmath.exp)
-SHARP_EXP = unary("exp", math.exp, _of_exp(40), other=cmath.exp)
-"""exp as the attention kernels approximate it: 40 units."""
-LOG = unary("log", math.log, smooth(2, lambda a, v: 1 / abs(a)), domain=_log_domain, other=cmath.log)
-LOG1P = unary(
-    "log1p", math.log1p, smooth(2, lambda a, v: 1 / abs(1 + a)), domain=lambda x: _log_domain(1 + x)
-)
-SQRT = unary("sqrt", math.sqrt, smooth(1, lambda a, v: 0.5 / abs(v) if v else math.inf), other=cmath.sqrt)
-SIN = unary("sin", math.sin, smooth(2, lambda a, v: 1.0), other=cmath.sin)
-COS = unary("cos", math.cos, smooth(2, lambda a, v: 1.0), other=cmath.cos)
-SINH = unary("sinh", math.sinh, smooth(4, lambda a, v: abs(v) + 1), other=cmath.sinh)
-COSH = unary("cosh", math.cosh, smooth(4, lambda a, v: abs(v)), other=cmath.cosh)
-TANH = unary("tanh", math.tanh, smooth(4, lambda a, v: abs(1 - v * v)), other=cmath.tanh)
-SIGMOID = unary("sigmoid", _sigmoid, smooth(4, lambda a, v: abs(v * (1 - v))), overflow=0.0, other=_sigmoid)
-ERF = unary("erf", math.erf, smooth(4, lambda a, v: 1.13))
-NORMAL_CDF = unary("normal_cdf", _normal_cdf, smooth(4, lambda a, v: 0.4, floor=4))
-"""(1 + erf(x/sqrt 2))/2 as torch computes it, which leaves an absolute error of a few units."""
-
-
-def _softplus(x: float) -> float:
-    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
-
-
-SOFTPLUS = unary("softplus", _softplus, smooth(4, lambda a, v: 1.0))
-"""log(1 + exp(x)), without overflow."""
