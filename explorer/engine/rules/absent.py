@@ -25,8 +25,6 @@ ABSENT: dict[str, str] = {
     ),
     "GridSampler2DBackward0": _BORDER,
     "GridSampler3DBackward0": _BORDER,
-    "UpsampleBicubic2DBackward0": _BORDER,
-    "UpsampleBilinear2DAaBackward0": _BORDER,
     "CtcLossBackward0": "the forward-backward recursion: not written",
     "LinalgLstsqBackward0": "needs the pseudo-inverse, which is not saved",
     "LinalgMatrixExpBackward0": "needs the exponential of a matrix of twice the size",

@@ -1,4 +1,4 @@
-"""Rules of convolution, pooling and resizing, in any number of spatial dimensions.
+"""Rules of convolution and pooling, in any number of spatial dimensions.
 
 Each element of a convolution's gradient is one dot of two strided boxes: the taps that touch an input
 element meet the output at places that are `stride` apart, and the places that touch a weight read the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from math import floor, prod
+from math import prod
 
 from explorer.engine.array import Array
 from explorer.engine.contract import Point, dots, linear
@@ -246,75 +246,3 @@ def adaptive_avg_pool(n: Site, g: Array) -> Vjp:
         return [(*point[:lead], *q) for q in found], weights
 
     return [linear(shape, g, terms)]
-
-
-# -------------------------------------------------------------------- resizing
-
-
-def _scale(size: int, count: int, given: float | None, align: bool) -> float:
-    """Input steps per output step, as torch computes it."""
-    if align:
-        return (size - 1) / (count - 1) if count > 1 else 0.0
-    return 1 / given if given and given > 0 else size / count
-
-
-def _resized(
-    g: Array, shape: Sequence[int], weights: Sequence[Sequence[Sequence[tuple[int, float]]]]
-) -> Array:
-    """dx[p] = Σ g[q] Π w, `weights[axis][p]` being the (q, w) that axis contributes."""
-    lead = len(shape) - len(weights)
-
-    def terms(point: Point, run: Run) -> tuple[list[Point], list[float]]:
-        lines = [axis[place] for axis, place in zip(weights, point[lead:], strict=True)]
-        found = list(product(*lines))
-        return [(*point[:lead], *(q for q, _ in one)) for one in found], [
-            prod(w for _, w in one) for one in found
-        ]
-
-    return linear(shape, g, terms)
-
-
-def _nearest(size: int, count: int, scale: float) -> list[list[tuple[int, float]]]:
-    lines: list[list[tuple[int, float]]] = [[] for _ in range(size)]
-    for q in range(count):
-        lines[min(floor(q * scale), size - 1)].append((q, 1.0))
-    return lines
-
-
-def _bilinear(size: int, count: int, scale: float, align: bool) -> list[list[tuple[int, float]]]:
-    lines: list[list[tuple[int, float]]] = [[] for _ in range(size)]
-    for q in range(count):
-        place = q * scale if align else max((q + 0.5) * scale - 0.5, 0.0)
-        low = min(floor(place), size - 1)
-        part = place - low
-        lines[low].append((q, 1 - part))
-        lines[min(low + 1, size - 1)].append((q, part))
-    return lines
-
-
-@vjp("UpsampleNearest1DBackward0", "UpsampleNearest2DBackward0", "UpsampleNearest3DBackward0")
-def upsample_nearest(n: Site, g: Array) -> Vjp:
-    """y[q] = x[⌊q s⌋]:  dx[p] = Σ g[q] over ⌊q s⌋ = p."""
-    shape = n.shape(0)
-    pairs = zip(shape[2:], g.shape[2:], _scales(n, len(shape) - 2), strict=True)
-    return [
-        _resized(g, shape, [_nearest(size, count, _scale(size, count, s, False)) for size, count, s in pairs])
-    ]
-
-
-@vjp("UpsampleLinear1DBackward0", "UpsampleBilinear2DBackward0", "UpsampleTrilinear3DBackward0")
-def upsample_linear(n: Site, g: Array) -> Vjp:
-    """y[q] = Σ of the two nearest x on each axis by distance:  dx[p] = Σ g[q] by the same weights."""
-    shape = n.shape(0)
-    lines = [
-        _bilinear(size, count, _scale(size, count, s, n.align_corners), n.align_corners)
-        for size, count, s in zip(shape[2:], g.shape[2:], _scales(n, len(shape) - 2), strict=True)
-    ]
-    return [_resized(g, shape, lines)]
-
-
-def _scales(n: Site, spatial: int) -> list[float | None]:
-    """The scale factors given by the user, slowest axis first."""
-    if spatial == 1:
-        return [n.scales]
-    return [getattr(n, f"scales_{axis}") for axis in "dhw"[3 - spatial :]]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from math import floor
-
 from explorer.engine.array import Array
 from explorer.engine.elementwise import index_along
 from explorer.engine.leaf import Leaf
 from explorer.engine.registry import Site, vjp
-from explorer.engine.rules.convolution import _resized, _scale, _scales
 from explorer.engine.rules.indexing import gathered, scattered
 from explorer.engine.rules.losses import averaged
 from explorer.engine.rules.normalisation import batch_norm
@@ -23,23 +20,6 @@ def batch_norm_legit(n: Site, g: Array, *_: Array | None) -> Vjp:
     """As batch norm; `_batch_norm_with_update` always trains."""
     saved = {"training": True, **n.saved}
     return list(batch_norm(Site(n.name, saved, n.inputs, n.outputs, n.matmul_precision), g))
-
-
-# -------------------------------------------------------------------- resizing
-
-
-@vjp("UpsampleNearestExact1DBackward0", "UpsampleNearestExact2DBackward0", "UpsampleNearestExact3DBackward0")
-def upsample_nearest_exact(n: Site, g: Array) -> Vjp:
-    """y[q] = x[⌊(q + ½) s⌋]:  dx[p] = Σ g[q] over ⌊(q + ½) s⌋ = p."""
-    shape = n.shape(0)
-    weights = []
-    for size, count, given in zip(shape[2:], g.shape[2:], _scales(n, len(shape) - 2), strict=True):
-        lines: list[list[tuple[int, float]]] = [[] for _ in range(size)]
-        step = _scale(size, count, given, False)
-        for q in range(count):
-            lines[min(floor((q + 0.5) * step), size - 1)].append((q, 1.0))
-        weights.append(lines)
-    return [_resized(g, shape, weights)]
 
 
 # -------------------------------------------------------------------- margin losses
