@@ -9,18 +9,23 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from explorer.errors import ExplorerError, NothingDifferentiableError, UsageError
+from explorer.progress import ProgressLine
 
 if TYPE_CHECKING:
     from explorer.costs import Order
     from explorer.pipeline import Exploration
+    from explorer.ranks import Rank
     from explorer.report import CheckMode, Session
 
 EXIT_USAGE, EXIT_STRICT, EXIT_NOTHING = 2, 3, 4
+PRINTED = 8
+"""Reports that are printed whole; of more, the first, the last and a few with findings."""
 
 
 class CallNumber(click.ParamType[int | None]):
@@ -65,7 +70,8 @@ class _Command(click.Command):
     "outputs",
     metavar="PATH",
     multiple=True,
-    help="Write the result; the suffix decides: .svg .png .pdf .dot .html .json .txt. Repeatable.",
+    help="Write the result; the suffix decides: .svg .png .pdf .dot .html .json .txt, or .jsonl for a "
+    "journal of every backward() call, written as the script runs. Repeatable.",
 )
 @click.option(
     "--root", metavar="NAME", help="Explore this global of the script instead of a backward() call."
@@ -76,6 +82,12 @@ class _Command(click.Command):
     metavar="N|all",
     default=1,
     help="Which backward() call to explore. [default: 1]",
+)
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="For long runs: explore every K-th call, from the first on, and keep a light record of all.",
 )
 @click.option("--stop", is_flag=True, help="End the script after that call.")
 @click.option(
@@ -108,6 +120,12 @@ class _Command(click.Command):
     help="List the modules by saved memory, backward time, or gradient.",
 )
 @click.option("--strict", is_flag=True, help="Exit 3 if a gradient mismatches or a finding is an error.")
+@click.option(
+    "--merge",
+    is_flag=True,
+    help="Compare the .json reports (or .jsonl journals) that the ranks of a distributed job wrote: "
+    "explore --merge -o all.html report.rank*.json",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No report on the terminal.")
 @click.argument("script", type=click.Path())
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
@@ -115,6 +133,7 @@ def main(
     outputs: tuple[str, ...],
     root: str | None,
     call: int | None,
+    every: int | None,
     stop: bool,
     check: CheckMode,
     depth: int | None,
@@ -125,6 +144,7 @@ def main(
     why: str | None,
     sort: Order | None,
     strict: bool,
+    merge: bool,
     quiet: bool,
     script: str,
     arguments: tuple[str, ...],
@@ -133,10 +153,11 @@ def main(
 
     The script's own output, exit code and gradients stay as they are; the report goes to stderr.
     """
+    if merge:
+        _merge(outputs, quiet, (script, *arguments))
     try:
-        if stop and call is None:
-            raise UsageError("--stop ends the script after one call: give its number with --call N")
-        places = _check_outputs(outputs)
+        _check_together(call, every, root, stop)
+        places, journal = _check_outputs(outputs)
         # everything is imported before the script runs: it may bring modules of the same names
         from explorer import chains, narrative, pipeline, reasons  # noqa: F401
         from explorer.render import costs, text  # noqa: F401
@@ -148,15 +169,60 @@ def main(
     except SyntaxError as error:
         sys.excepthook(type(error), error.with_traceback(None), None)
         sys.exit(1)
-    exploration = pipeline.explore_script(program, root=root, call=call, stop=stop, check=check)
+    long = every is not None or call is None or journal is not None
+    line = ProgressLine(sys.stderr) if long and not quiet and sys.stderr.isatty() else None
+    exploration = pipeline.explore_script(
+        program, root=root, call=call, stop=stop, check=check,
+        every=every, log=journal, told=None if line is None else line.told,
+    )  # fmt: skip
+    if line is not None:
+        line.close()
     session = exploration.session
     told = quiet or not session.reports or _print(session, full)
     told = _tell(exploration, explain, leaf, why, sort) and told
-    written = _write(session, places, {"depth": depth, "full": full, "focus": focus})
+    written = _write(session, places, {"depth": depth, "full": full, "focus": focus}, exploration.rank)
+    _tell_of_the_run(exploration, quiet)
     code = _exit_code(exploration, told and written, strict)
     if exploration.outcome.interrupted:
         raise _Interrupted
     sys.exit(code)
+
+
+def _check_together(call: int | None, every: int | None, root: str | None, stop: bool) -> None:
+    """Refuse options that contradict each other."""
+    if stop and call is None:
+        raise UsageError("--stop ends the script after one call: give its number with --call N")
+    if every is None:
+        return
+    named = click.get_current_context().get_parameter_source("call")
+    for said, option in ((root is not None, "--root"), (stop, "--stop")):
+        if said:
+            raise UsageError(f"--every explores one call after another: it cannot go with {option}")
+    if named is not click.core.ParameterSource.DEFAULT:
+        raise UsageError("--every K and --call are two ways to say which calls are explored: give one")
+
+
+def _merge(outputs: tuple[str, ...], quiet: bool, files: tuple[str, ...]) -> None:
+    """Compare the files of several ranks instead of running a script."""
+    from explorer.merge import main as merge
+
+    words = [word for path in outputs for word in ("-o", path)]
+    merge.main([*words, *(["-q"] if quiet else []), *files], "explore --merge")
+
+
+def _tell_of_the_run(exploration: Exploration, quiet: bool) -> None:
+    """One line on all calls of a long run, and one on the reports that were let go."""
+    light, session = exploration.light, exploration.session
+    if quiet or light is None:
+        return
+    if light.summary():
+        click.echo(f"explore: {light.summary()}", err=True)
+    if exploration.explored > len(session.reports):
+        click.echo(
+            f"explore: {exploration.explored:,} calls were explored; {len(session.reports):,} reports, "
+            "spread over the run, were kept",
+            err=True,
+        )
 
 
 def _exit_code(exploration: Exploration, complete: bool, strict: bool) -> int:
@@ -205,13 +271,27 @@ def _print(session: Session, full: bool) -> bool:
     from explorer import render
 
     color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    some = session if full else _some(session)
     try:
-        shown = render.text.text(session, width=_width(), color=color, full=full)
+        shown = render.text.text(some, width=_width(), color=color, full=full)
         click.echo(shown, err=True, color=color)
+        if len(some.reports) < len(session.reports):
+            rest = f"{len(some.reports)} of {len(session.reports):,} reports printed"
+            click.echo(f"explore: {rest}, of {session.calls:,} backward calls", err=True)
     except Exception as error:  # noqa: BLE001 - the outputs are still to be written
         click.echo(f"explore: the report could not be printed: {_spelled(error)}", err=True)
         return False
     return True
+
+
+def _some(session: Session) -> Session:
+    """The reports that are printed: all where there are few."""
+    reports = session.reports
+    if len(reports) <= PRINTED:
+        return session
+    telling = [place for place, report in enumerate(reports) if report.findings or report.wrong]
+    places = sorted({0, len(reports) - 1, *telling[: PRINTED - 2]})
+    return replace(session, reports=tuple(reports[place] for place in places), calls=len(places))
 
 
 def _spelled(error: Exception) -> str:
@@ -224,16 +304,23 @@ def _width() -> int:
     return max(shutil.get_terminal_size((80, 24)).columns, 40) if sys.stderr.isatty() else 80
 
 
-def _check_outputs(outputs: tuple[str, ...]) -> dict[str, str]:
+def _check_outputs(outputs: tuple[str, ...]) -> tuple[dict[str, str], str | None]:
     """Refuse, before the script runs, what could not be written after it.
 
     Returns:
-        Each output as given, and its full path: the script may change the current folder.
+        Each output as given, and its full path: the script may change the current folder; and the full path
+        of the journal, if one is asked for.
     """
-    from explorer import render
+    from explorer import journal, render
 
+    journals = [path for path in outputs if path.lower().endswith(journal.SUFFIX)]
+    if len(journals) > 1:
+        raise UsageError(f"one journal is enough: {journals[0]!r} or {journals[1]!r}")
     for path in outputs:
-        render.check_suffix(path)
+        if path in journals:
+            journal.check(path)
+        else:
+            render.check_suffix(path)
         folder = os.path.dirname(path) or "."
         if os.path.isdir(path):
             raise UsageError(f"cannot write {path!r}: it is a folder")
@@ -242,17 +329,19 @@ def _check_outputs(outputs: tuple[str, ...]) -> dict[str, str]:
         target = path if os.path.exists(path) else folder
         if not os.access(target, os.W_OK):
             raise UsageError(f"cannot write {path!r}: permission denied")
-    return {path: os.path.abspath(path) for path in outputs}
+    places = {path: os.path.abspath(path) for path in outputs if path not in journals}
+    return places, os.path.abspath(journals[0]) if journals else None
 
 
-def _write(session: Session, outputs: dict[str, str], view: dict[str, Any]) -> bool:
+def _write(session: Session, outputs: dict[str, str], view: dict[str, Any], rank: Rank | None) -> bool:
     """Write every output; one that fails is told and does not keep the others from being written."""
     from explorer import render
+    from explorer.ranks import named
 
     complete = True
     for path, full in outputs.items() if session.reports else ():
         try:
-            for written in render.save(session, full, **view):
+            for written in render.save(session, named(full, rank), **view):
                 shown = os.path.join(os.path.dirname(path), os.path.basename(written))
                 click.echo(f"explore: wrote {shown}", err=True)
         except Exception as error:  # noqa: BLE001 - the other outputs are still to be written

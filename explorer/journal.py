@@ -27,6 +27,8 @@ from explorer.errors import UsageError
 SUFFIX = ".jsonl"
 LIMIT = 64 * 2**20
 """Bytes that a journal may take."""
+BEGIN = b'{"journal":1,'
+"""How every run's first line begins."""
 COLUMNS = ("norm", "max", "zeros", "nonfinite", "elements")
 
 
@@ -132,6 +134,8 @@ class Journal:
             self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666
         )
         self._size = os.fstat(self._file).st_size
+        if self._size and not os.pread(self._file, len(BEGIN), 0).startswith(BEGIN):
+            raise ValueError("what stands there is no journal")
         if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
             self._append(b"\n")  # the run before this one was ended within a line
 
@@ -163,7 +167,7 @@ class Journal:
             with open(self.path, "rb") as old, open(beside, "wb") as new:
                 bad = False
                 for place, line in enumerate(old):
-                    header = line.startswith(b'{"journal"')
+                    header = line.startswith(BEGIN)
                     first_bad = not bad and not header and b'"unhealthy":true' in line
                     bad = not header and (bad or first_bad)
                     if header and json.loads(line).get("started") == self._first.get("started"):
@@ -217,7 +221,7 @@ def check(path: str) -> None:
         return
     except OSError as error:
         raise UsageError(f"cannot read {path!r}: {error.strerror or error}") from None
-    if begin and not begin.startswith(b'{"journal":1,'):
+    if begin and not begin.startswith(BEGIN):
         raise UsageError(
             f"{path!r} is no journal of the explorer, and would be appended to: give another name"
         )

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 
 from explorer.errors import ExplorerError, NothingDifferentiableError, UsageError
+from explorer.kept import KEPT_NODES
+from explorer.light import Light, Told
 from explorer.names import collect
+from explorer.ranks import Rank
 from explorer.report import CheckMode, Session
 from explorer.script import Outcome, Program, run
 from explorer.watching import Watch
@@ -22,12 +25,19 @@ LISTED = 12
 
 @dataclass
 class Exploration:
-    """What came of a script: how it ended, what was explored, and what could not be."""
+    """What came of a script: how it ended, what was explored, and what could not be.
+
+    `explored` calls were explored, of which a long run keeps fewer reports; `rank` is that of a distributed
+    job's process, `light` the light record of all calls where one was kept.
+    """
 
     outcome: Outcome
     session: Session
     problems: list[str] = field(default_factory=list)
     error: ExplorerError | None = None
+    explored: int = 0
+    rank: Rank | None = None
+    light: Light | None = None
 
 
 def explore_script(
@@ -38,6 +48,9 @@ def explore_script(
     stop: bool = False,
     check: CheckMode = "sample",
     work_out: int = FEW_NODES,
+    every: int | None = None,
+    log: str | None = None,
+    told: Told | None = None,
 ) -> Exploration:
     """Run `program` to its end and explore one of its backward calls (or all, or a tensor of it).
 
@@ -48,13 +61,21 @@ def explore_script(
         stop: end the script after that call.
         check: how much the engine verifies.
         work_out: graphs of at most so many nodes have an element of each gradient worked out.
+        every: explore every such call instead, from the first on, with a light record of all calls.
+        log: the journal to write the light records to.
+        told: called with every light record.
     """
+    long = root is None and (every is not None or call is None)
     watch = Watch(
         check=check,
         call=0 if root is not None else call,
         stop=stop,
         script=program.name,
         work_out=work_out,
+        every=every,
+        log=log,
+        told=told,
+        keep=KEPT_NODES if long else None,
     )
     with watch:
         outcome = run(program)
@@ -76,7 +97,7 @@ def explore_script(
     except ExplorerError as refusal:
         error = refusal
     session = watch.session(scripted=outcome.error is None)
-    return Exploration(outcome, session, watch.problems, error)
+    return Exploration(outcome, session, watch.problems, error, watch.explored, watch.rank, watch.light)
 
 
 def _explore_root(watch: Watch, root: str, namespace: Mapping[str, Any]) -> None:

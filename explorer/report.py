@@ -160,7 +160,8 @@ class Report:
     of the exception that ended this backward, if one did, and `failed` the node it was in.
     `problems` says which part of the exploration itself is missing, and why.
     `looked_for` lists the codes of the findings that were looked for. `elements[j]` works out one element
-    of what ``graph.edges[j]`` carried, where its numbers could be read.
+    of what ``graph.edges[j]`` carried, where its numbers could be read. `averaged` holds, in a distributed
+    job, the 2-norm of the ``.grad`` of each leaf (by node) after the call, when the ranks have averaged it.
     """
 
     graph: Graph
@@ -181,6 +182,7 @@ class Report:
     script: str = ""
     torch: str = ""
     elements: Mapping[int, Element] = field(default_factory=dict)
+    averaged: Mapping[int, float] = field(default_factory=dict)
 
     def gradient(self, node: int, slot: int = 0) -> GradientRecord | None:
         """The total gradient node `node` received for its output `slot`, None if none came."""
@@ -263,9 +265,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Session:
-    """All reports of one script (or watch), in the order of the backward calls."""
+    """All reports of one script (or watch), in the order of the backward calls.
+
+    `rank` of `ranks` processes made them; None in a job of one.
+    """
 
     reports: tuple[Report, ...]
     script: str = ""
     torch: str = ""
     calls: int = 0
+    rank: int | None = None
+    ranks: int = 1

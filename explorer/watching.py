@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from os import PathLike
 from threading import local
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from explorer import chains, contributions, diagnose
+from explorer import chains, contributions, diagnose, render
 from explorer.chains import Paths
 from explorer.errors import ExplorerError, UsageError
-from explorer.evidence import Evidence, Looked
+from explorer.evidence import Evidence
 from explorer.exploring import Exploring, Progress, Stages
 from explorer.gather import Gatherer, failed_node
+from explorer.journal import check as check_journal
+from explorer.kept import KEPT_NODES, Kept
+from explorer.layers import norms
+from explorer.light import Light, Told, with_finding
 from explorer.names import Names, collect
 from explorer.places import source_of
+from explorer.ranks import Rank, named, rank_now
 from explorer.report import CheckMode, Report, Session
 from explorer.script import StopScript
 from explorer.trace import Context, trace
@@ -49,6 +56,10 @@ class Watch:
         script: the script's path, for the report.
         progress: told after each node of an explored backward how many of how many have run.
         work_out: graphs of at most so many nodes have an element of each gradient worked out.
+        every: explore calls 1, 1 + every, 1 + 2·every, ... instead, with a light record of all.
+        log: keep the light record of every call in this journal (see `explorer.journal`).
+        told: called with the light record of every call.
+        keep: nodes that all reports together may have; beyond, every second report is dropped.
     """
 
     def __init__(
@@ -61,8 +72,13 @@ class Watch:
         script: str = "",
         progress: Progress | None = None,
         work_out: int = 0,
+        every: int | None = None,
+        log: str | None = None,
+        told: Told | None = None,
+        keep: int | None = None,
     ) -> None:
         self.calls = 0
+        self.rank: Rank | None = None
         self._progress = progress
         self._work_out = work_out
         self.check: CheckMode = check
@@ -72,10 +88,14 @@ class Watch:
         self.context: Observation | None = None
         self._modules = tuple(modules)
         self._call = call
+        self._every = every
         self._stop = stop
         self._script = script
-        self._explored: list[Report] = []
-        self._looked: list[Looked] = []
+        self._kept = Kept(keep)
+        self.light: Light | None = None
+        if any(asked is not None for asked in (every, log, told, keep)):
+            first = {"script": script, "torch": torch.__version__, "every": every}
+            self.light = Light(self._modules, log, first, told, self.problems)
         self._gatherer = Gatherer()
         self._handles = Handles()
 
@@ -101,6 +121,8 @@ class Watch:
     ) -> None:
         with self._stages.guard("detaching"):
             self._handles.close()
+        if self.light is not None:
+            self.light.close()
         self.problems += self._faults.problems
 
     @property
@@ -110,14 +132,14 @@ class Watch:
         Raises:
             ExplorerError: none was explored yet.
         """
-        if not self._explored:
+        if not self._kept.reports:
             raise ExplorerError("no backward() was seen yet: call loss.backward() inside the with block")
         return self.reports[-1]
 
     @property
     def explored(self) -> int:
         """How many backward calls were explored so far."""
-        return len(self._explored)
+        return self._kept.explored
 
     @property
     def reports(self) -> tuple[Report, ...]:
@@ -126,7 +148,7 @@ class Watch:
 
     def session(self, scripted: bool) -> Session:
         """All that was seen, diagnosed; `scripted`: as the whole run of a script."""
-        last = len(self._explored) - 1
+        last = len(self._kept.reports) - 1
         # A script that died or was stopped may have done the rest later.
         run, missing = Evidence(complete=False), Stages()
         with missing.guard("gathering evidence of the run"):
@@ -134,13 +156,13 @@ class Watch:
         missing.problems += self._gatherer.problems
         missing.problems += self.context.problems if self.context is not None else ()
         reports = []
-        for index, report in enumerate(self._explored):
+        for index, (report, looked) in enumerate(zip(self._kept.reports, self._kept.looked, strict=True)):
             evidence = replace(
                 run,
                 calls=self.calls,
                 last=index == last,
                 scripted=scripted,
-                looked=self._looked[index],
+                looked=looked,
             )
             findings, problems = diagnose.diagnose(report, evidence)
             reports.append(
@@ -151,7 +173,26 @@ class Watch:
                     looked_for=diagnose.CODES,
                 )
             )
-        return Session(tuple(reports), self._script, torch.__version__, self.calls)
+        light = self.light.finding() if self.light is not None else None
+        if reports and light is not None:
+            reports[-1] = replace(reports[-1], findings=with_finding(reports[-1].findings, light))
+        rank, ranks = (self.rank.number, self.rank.of) if self.rank is not None else (None, 1)
+        return Session(tuple(reports), self._script, torch.__version__, self.calls, rank, ranks)
+
+    def save(self, path: str | PathLike[str]) -> tuple[str, ...]:
+        """Write all reports to `path`, as `Report.save` does; each rank of a distributed job to its own file.
+
+        ``watch.save("report.json")`` writes ``report.rank0.json`` on rank 0; ``explore --merge`` compares it
+        with the others.
+
+        Returns:
+            The paths written.
+
+        Raises:
+            UsageError: nothing can be written under that suffix, or there.
+        """
+        place = named(os.fspath(path), self.rank or rank_now())
+        return tuple(map(str, render.save(self.session(scripted=False), place)))
 
     def explore(self, roots: Sequence[torch.Tensor], names: Names) -> None:
         """Run and explore a backward of our own from `roots`; ``.grad`` stays, the graph stays usable."""
@@ -180,9 +221,13 @@ class Watch:
             yield
             return
         self.calls += 1
-        number = self.calls
-        with self._gatherer.around(call):
-            if self._call is not None and number != self._call:
+        number, chosen = self.calls, self._chosen(self.calls)
+        self.rank = rank_now() or self.rank
+        light = (
+            self.light.around(call, number, chosen, self.context) if self.light is not None else nullcontext()
+        )
+        with self._gatherer.around(call), light:
+            if not chosen:
                 try:
                     yield
                 except Exception as error:
@@ -200,6 +245,12 @@ class Watch:
                     self._end(exploring, call, number)
         if self._stop:
             raise StopScript
+
+    def _chosen(self, number: int) -> bool:
+        """Whether backward call `number` is explored in full."""
+        if self._every is not None:
+            return number % self._every == 1 % self._every
+        return self._call is None or number == self._call
 
     def _post_mortem(self, call: BackwardCall, number: int, error: Exception) -> None:
         """Report a call that was not explored and failed: the graph is still there, its gradients are not."""
@@ -244,6 +295,8 @@ class Watch:
     def _end(self, exploring: Exploring, call: BackwardCall, number: int) -> None:
         try:
             report = exploring.report(number, call.result, source_of(call.frame), self._script)
+            if report is not None and self.rank is not None and call.accumulate:
+                report = replace(report, averaged=norms(exploring.leaves))
             self._add(report, exploring)
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"the report of call {number} failed: {type(error).__name__}: {error}")
@@ -252,8 +305,10 @@ class Watch:
         if report is None:
             self.problems += exploring.stages.problems
         else:
-            self._looked.append(replace(exploring.looked, underflows=tuple(exploring.underflows)))
-            self._explored.append(replace(report, failed=failed_node(report, exploring.looked.earlier)))
+            self._kept.add(
+                replace(report, failed=failed_node(report, exploring.looked.earlier)),
+                replace(exploring.looked, underflows=tuple(exploring.underflows)),
+            )
 
 
 def explore(*tensors: Any, check: CheckMode = "sample") -> Report:
@@ -278,19 +333,35 @@ def explore(*tensors: Any, check: CheckMode = "sample") -> Report:
             raise TypeError(f"explore() takes tensors, not {type(tensor).__name__}")
     watch = Watch(check=check, work_out=FEW_NODES)
     watch.explore(tensors, collect(user_frame(sys._getframe(1))))
-    if not watch._explored:
+    if not watch.explored:
         raise ExplorerError("; ".join(watch.problems))
     return watch.report
 
 
-def watch(*modules: torch.nn.Module, check: CheckMode = "sample") -> Watch:
+def watch(
+    *modules: torch.nn.Module,
+    check: CheckMode = "sample",
+    every: int | None = None,
+    log: str | PathLike[str] | None = None,
+) -> Watch:
     """Explore every backward() inside ``with explorer.watch(model) as watch:``.
 
     Args:
         modules: none, one or several; they only help to name what is found.
         check: as for `explore`.
+        every: for long runs: explore calls 1, 1 + every, 1 + 2·every, ... in full, and of all the others
+            keep a light record; of more reports than memory should hold, every second one goes.
+        log: write the light record of every call to this file (``.jsonl``; see `explorer.journal`).
+
+    Raises:
+        UsageError: `every` is below 1, or `log` is a file that is no journal.
     """
-    return Watch(modules, check=check)
+    if every is not None and every < 1:
+        raise UsageError(f"every={every}: give a whole number from 1")
+    path = None if log is None else os.path.abspath(log)
+    if path is not None:
+        check_journal(path)
+    return Watch(modules, check=check, every=every, log=path, keep=None if every is None else KEPT_NODES)
 
 
 def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:

@@ -41,6 +41,8 @@ def dumps(found: Session | Report) -> str:
         "torch": session.torch,
         "script": session.script,
         "calls": session.calls,
+        "rank": session.rank,
+        "ranks": session.ranks,
         "reports": [_report(report) for report in session.reports],
     }
     return json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
@@ -62,6 +64,7 @@ def _report(report: Report) -> Object:
         "looked_for": list(report.looked_for),
         "script": report.script,
         "torch": report.torch,
+        "averaged": {str(node): _number(norm) for node, norm in report.averaged.items()},
         "recorded": {
             "gradients": bool(report.gradients),
             "edges": bool(report.edge_gradients),

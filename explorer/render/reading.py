@@ -54,7 +54,12 @@ def loads(text: str) -> Session:
     try:
         reports = tuple(_read_report(item) for item in _list(document, "reports"))
         return Session(
-            reports, _text(document, "script"), _text(document, "torch"), _integer(document, "calls")
+            reports,
+            _text(document, "script"),
+            _text(document, "torch"),
+            _integer(document, "calls"),
+            rank=_optional(document.get("rank"), int),
+            ranks=int(document.get("ranks", 1)),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -94,6 +99,9 @@ def _read_report(item: Object) -> Report:
         looked_for=_texts(item, "looked_for"),
         script=_text(item, "script"),
         torch=_text(item, "torch"),
+        averaged={
+            _place(int(node), len(nodes)): _read_real(norm) for node, norm in item.get("averaged", {}).items()
+        },
         elements={
             place: _read_element(edge["element"])
             for place, edge in enumerate(item["edges"])
