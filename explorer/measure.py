@@ -1,17 +1,18 @@
 """Reads one gradient tensor: its norm, whether it is finite or zero, and its values when there are few.
 
 Tensors of at most `SMALL` elements are copied out and measured in double precision. Of larger ones one
-reduction is taken, ``vector_norm`` (the cheapest there is); anything more only when its result asks for
-it: not finite, or so small that squares may have underflowed. On a CUDA device nothing is fetched here:
-the reduction runs in double precision, so that one scalar answers all three questions, and the scalars
-come over together when `Pending.fetch` is called.
+reduction is taken: the sum of squares, where the elements lie in one piece as the product of the tensor
+with itself (two to four times faster than ``vector_norm``, for BLAS uses all threads). Anything more is
+computed only when its result asks for it: not finite, or so small that squares may have underflowed. On a
+CUDA device nothing is fetched here: the reduction runs in double precision, so that one scalar answers all
+three questions, and the scalars come over together when `Pending.fetch` is called.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -20,12 +21,18 @@ from explorer.report import SMALL, GradientRecord, Number
 _UNDERFLOW = 1e-17
 """Below this norm, squares in float32 may have underflowed (the smallest normal is 1.2e-38)."""
 
+_LEAST = {torch.float32: 1e-30, torch.float64: 1e-292}
+"""From this mean square on, what squares lose by underflow is below the type's own rounding."""
+
 _HALVES = (torch.float16, torch.bfloat16)
 _TINY = tuple(
     getattr(torch, name)
     for name in ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
     if hasattr(torch, name)
 )
+
+_PART = 1 << 20
+"""So many squares are summed in one go: float32 loses a digit with every hundredfold."""
 
 Receive = Callable[[GradientRecord], None]
 
@@ -62,6 +69,76 @@ class Pending:
         self.values.clear()
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """torch's name without its prefix: "float32"."""
+    name = _dtype_names.get(dtype)
+    if name is None:
+        name = _dtype_names[dtype] = str(dtype).removeprefix("torch.")
+    return name
+
+
+_dtype_names: dict[torch.dtype, str] = {}
+
+
+def at_once(tensor: torch.Tensor) -> GradientRecord | None:
+    """The record of a plain CPU tensor; None for any other, which is for `measure`.
+
+    Raises:
+        RuntimeError: torch cannot read this tensor, for example one batched by vmap.
+    """
+    if type(tensor) is not torch.Tensor or not tensor.is_cpu or tensor.layout is not torch.strided:
+        return None
+    dtype = tensor.dtype
+    least = _LEAST.get(dtype)
+    if least is None or tensor.is_nested:
+        return None
+    numel = tensor.numel()
+    if numel <= SMALL:
+        return _from_values(tensor.reshape(-1).tolist(), tuple(tensor.shape), dtype_name(dtype))
+    line = _in_one_line(tensor)
+    if line is not None:
+        square = (
+            line.dot(line).item()
+            if numel <= _PART
+            else math.fsum(p.dot(p).item() for p in torch.split(line, _PART))
+        )
+        if least * numel < square < math.inf:
+            return GradientRecord(tuple(tensor.shape), dtype_name(dtype), math.sqrt(square), numel=numel)
+    return _from_large(tensor, tuple(tensor.shape), dtype_name(dtype), numel)
+
+
+def in_shape_of(tensor: torch.Tensor, other: torch.Tensor, record: GradientRecord) -> GradientRecord | None:
+    """The record of `tensor` from that of `other`, if it has the very same elements in memory.
+
+    None where that is not so, and for small ones, whose values stand in another order.
+    """
+    if record.values is not None or type(tensor) is not torch.Tensor or not tensor.is_cpu:
+        return None
+    if tensor.layout is not torch.strided or tensor.data_ptr() != other.data_ptr():
+        return None
+    if tensor.dtype != other.dtype or tensor.numel() != record.numel or tensor.is_nested:
+        return None
+    if not (tensor.is_contiguous() and other.is_contiguous()) and _steps(tensor) != _steps(other):
+        return None
+    shape = tuple(tensor.shape)
+    return record if shape == record.shape else replace(record, shape=shape)
+
+
+def _steps(tensor: torch.Tensor) -> list[tuple[int, int]]:
+    """(size, stride) of each dimension, in an order that a transpose does not change."""
+    return sorted(pair for pair in zip(tensor.shape, tensor.stride(), strict=True) if pair[0] != 1)
+
+
+def _in_one_line(tensor: torch.Tensor) -> torch.Tensor | None:
+    """All elements as one dimension, in the order of memory; None where they do not lie in one piece."""
+    if not tensor.is_contiguous():
+        strides = tensor.stride()
+        tensor = tensor.permute(sorted(range(len(strides)), key=strides.__getitem__, reverse=True))
+        if not tensor.is_contiguous():
+            return None
+    return tensor.view(-1)
+
+
 def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:
     """Measure `tensor` and hand the record to `receive`: now, or when `pending` is fetched.
 
@@ -71,7 +148,11 @@ def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:
     Raises:
         RuntimeError: torch cannot read this tensor, for example one batched by vmap.
     """
-    shape, dtype = _shape(tensor), str(tensor.dtype).removeprefix("torch.")
+    record = at_once(tensor)
+    if record is not None:
+        receive(record)
+        return
+    shape, dtype = _shape(tensor), dtype_name(tensor.dtype)
     flat = elements(tensor)
     if flat is None:
         return

@@ -2,27 +2,32 @@
 
 A gradient is measured when its event comes and not kept. What one edge carried differs from the total
 its target received only where the target has several consumers, or where a hook changed it on the
-way; everywhere else the two share one record and the tensor is measured once.
+way; everywhere else the two share one record and the tensor is measured once. A gradient that is the
+memory of another of its event in a new shape (a view, a transpose) is not measured again either.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from explorer.measure import Pending, measure
+from explorer.graph import Graph
+from explorer.measure import Pending, at_once, in_shape_of, measure
 from explorer.report import GradientRecord, NodeGradients
 from explorer.trace import Trace
 from hooks.nodes import Event, Gradients
 
 Slot = tuple[int, int]
+Sent = tuple[int, "weakref.ref[torch.Tensor] | torch.Tensor", int, "GradientRecord | None"]
+"""(edge, what its source handed over, that tensor's version, its record). Measured already, the tensor is
+held weakly; a leaf's always, for AccumulateGrad copies what somebody else holds instead of stealing it."""
 
 
 class Recorder:
-    """Observes the events of `explorer.hooks.capture` over ``trace.live``.
+    """Observes the events of `hooks.nodes.capture` over ``trace.live``.
 
     Args:
         trace: what was walked; node i of its graph is event index i.
@@ -37,8 +42,8 @@ class Recorder:
         self._times: list[tuple[float, int] | None] = [None] * len(graph.nodes)
         self._edges: list[GradientRecord | None] = [None] * len(graph.edges)
         self._pending = Pending()
-        self._alone = _sole_edges(trace)
-        self._carried: dict[int, tuple[torch.Tensor, int]] = {}
+        self._alone = _sole_edges(graph)
+        self._sent: dict[Slot, Sent] = {}
         self._requested = _places(trace, inputs)
         self._sums: dict[Slot, torch.Tensor] = {}
         self._pruned = bool(inputs)
@@ -49,8 +54,11 @@ class Recorder:
         received = self._received[node] = [None] * len(event.grad_outputs)
         self._times[node] = (event.seconds, event.order)
         for slot, tensor in enumerate(event.grad_outputs):
-            if tensor is not None:
-                self._total(node, slot, tensor, received)
+            if tensor is None:
+                continue
+            sent = self._sent.pop((node, slot), None)
+            record = self._arrived(sent, tensor) if sent is not None else None
+            received[slot] = record or self._measured(tensor, received, slot)
         if event.grad_inputs is not None:
             self._contributions(node, event.grad_inputs, event.grad_outputs)
 
@@ -64,10 +72,12 @@ class Recorder:
         """
         with torch.no_grad():
             self._settle_requested(returned or ())
-            for index, (tensor, _) in list(self._carried.items()):
-                measure(tensor, self._pending, _into(self._edges, index))
+            for edge, tensor, _, record in self._sent.values():
+                if isinstance(tensor, torch.Tensor):
+                    record = self._measured(tensor, self._edges, edge)
+                self._edges[edge] = record
             self._pending.fetch()
-        self._carried.clear()
+        self._sent.clear()
         self._sums.clear()
         self._share()
         nodes: list[NodeGradients | None] = []
@@ -77,19 +87,30 @@ class Recorder:
             nodes.append(NodeGradients(tuple(received), seconds, order) if ran else None)
         return tuple(nodes), tuple(self._edges)
 
-    def _total(
-        self, node: int, slot: int, tensor: torch.Tensor, received: list[GradientRecord | None]
-    ) -> None:
-        """Measure what arrived; note an edge whose gradient a hook changed on the way."""
-        measure(tensor, self._pending, _into(received, slot))
-        edge = self._alone.get((node, slot))
-        if edge is None:
-            return
-        carried = self._carried.pop(edge, None)
-        if carried is not None and (carried[0] is not tensor or carried[1] != tensor._version):
-            self._alone.pop((node, slot))
-            if carried[1] == carried[0]._version:
-                measure(carried[0], self._pending, _into(self._edges, edge))
+    def _measured(
+        self, tensor: torch.Tensor, records: list[GradientRecord | None], place: int
+    ) -> GradientRecord | None:
+        """The record of `tensor`; None where it is yet to come from a device, to ``records[place]``."""
+        record = at_once(tensor)
+        if record is None:
+            measure(tensor, self._pending, _into(records, place))
+            record = records[place]
+        return record
+
+    def _arrived(self, sent: Sent, tensor: torch.Tensor) -> GradientRecord | None:
+        """The record of what arrived, if it is what was sent and measured then.
+
+        Where a hook changed it on the way, what the edge carried has a record of its own.
+        """
+        edge, held, version, record = sent
+        there = held if isinstance(held, torch.Tensor) else held()
+        if there is tensor and version == tensor._version:
+            return record
+        self._alone[edge] = False
+        if isinstance(held, torch.Tensor) and version == held._version:
+            record = self._measured(held, self._edges, edge)
+        self._edges[edge] = record
+        return None
 
     def _contributions(self, node: int, grad_inputs: Gradients, grad_outputs: Gradients) -> None:
         """Measure what went along each edge, unless its target will tell the same."""
@@ -103,26 +124,30 @@ class Recorder:
             place = (edge.target, edge.target_slot)
             if place in self._requested:
                 self._sums[place] = self._sums[place] + tensor if place in self._sums else tensor.clone()
-            if self._alone.get(place) == index and not self._pruned:
-                if graph.nodes[edge.target].kind != "leaf":
-                    # Holding a leaf's gradient would make AccumulateGrad copy what it steals.
-                    self._carried[index] = (tensor, tensor._version)
+            record = self._known(tensor, grad_outputs, self._received[node])
+            if self._alone[index] and not self._pruned:
+                if record is not None:
+                    self._sent[place] = (index, weakref.ref(tensor), tensor._version, record)
+                elif graph.nodes[edge.target].kind != "leaf":
+                    self._sent[place] = (index, tensor, tensor._version, None)
                 continue
-            self._measure_once(tensor, index, node, grad_outputs, done)
+            first = done.setdefault(id(tensor), index)
+            if record is None and first != index and not tensor.is_cuda:
+                record = self._edges[first]
+            self._edges[index] = record or self._measured(tensor, self._edges, index)
 
-    def _measure_once(
-        self, tensor: torch.Tensor, index: int, node: int, grad_outputs: Gradients, done: dict[int, int]
-    ) -> None:
-        """Measure a contribution; one that is another of this event's tensors is not measured again."""
-        for slot, other in enumerate(grad_outputs):
-            if other is tensor and not tensor.is_cuda:
-                self._edges[index] = self._received[node][slot]
-                return
-        first = done.setdefault(id(tensor), index)
-        if first != index and not tensor.is_cuda:
-            self._edges[index] = self._edges[first]
-        else:
-            measure(tensor, self._pending, _into(self._edges, index))
+    def _known(
+        self, tensor: torch.Tensor, grad_outputs: Gradients, received: Sequence[GradientRecord | None]
+    ) -> GradientRecord | None:
+        """The record of a gradient that is one of this event's incoming ones, or the same memory."""
+        for other, record in zip(grad_outputs, received, strict=True):
+            if record is not None and other is not None:
+                if other is tensor:
+                    return record
+                same = in_shape_of(tensor, other, record)
+                if same is not None:
+                    return same
+        return None
 
     def _settle_requested(self, returned: Sequence[torch.Tensor | None]) -> None:
         """Fill in what requested tensors received, unless their node ran and told it."""
@@ -131,30 +156,35 @@ class Recorder:
             received = self._received[node]
             received.extend([None] * (slot + 1 - len(received)))
             if received[slot] is None and tensor is not None:
-                measure(tensor, self._pending, _into(received, slot))
+                received[slot] = self._measured(tensor, received, slot)
 
     def _share(self) -> None:
         """Give each edge that is its target's only source the record of that target."""
-        for (node, slot), index in self._alone.items():
-            source = self._times[self._graph.edges[index].source]
-            if self._edges[index] is None and source is not None and slot < len(self._received[node]):
-                self._edges[index] = self._received[node][slot]
+        for index, edge in enumerate(self._graph.edges):
+            if self._edges[index] is None and self._alone[index] and self._times[edge.source] is not None:
+                received = self._received[edge.target]
+                if edge.target_slot < len(received):
+                    self._edges[index] = received[edge.target_slot]
 
 
-def _sole_edges(trace: Trace) -> dict[Slot, int]:
-    """Per (target, slot) that one edge alone feeds, that edge.
+def _sole_edges(graph: Graph) -> list[bool]:
+    """Per edge: whether it alone feeds its (target, slot).
 
     Roots are fed from outside as well, and a leaf's own hooks change what it was sent: neither counts.
     """
-    graph = trace.graph
-    feeders = Counter((edge.target, edge.target_slot) for edge in graph.edges)
-    feeders.update(graph.roots)
-    return {
-        (edge.target, edge.target_slot): index
-        for index, edge in enumerate(graph.edges)
-        if feeders[edge.target, edge.target_slot] == 1
-        and not (graph.nodes[edge.target].kind == "leaf" and graph.nodes[edge.target].hooks)
-    }
+    first = [0] * len(graph.nodes)
+    others: dict[Slot, int] = {}
+    for node, slot in [*graph.roots, *((edge.target, edge.target_slot) for edge in graph.edges)]:
+        if slot == 0:
+            first[node] += 1
+        else:
+            others[node, slot] = others.get((node, slot), 0) + 1
+    hooked = {node.id for node in graph.nodes if node.hooks and node.kind == "leaf"}
+    return [
+        (others[edge.target, edge.target_slot] if edge.target_slot else first[edge.target]) == 1
+        and edge.target not in hooked
+        for edge in graph.edges
+    ]
 
 
 def _places(trace: Trace, inputs: Sequence[Any]) -> dict[Slot, None]:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from explorer.measure import Pending, measure
+from explorer import record as recording
+from explorer.measure import Pending, at_once, in_shape_of, measure
 from explorer.record import Recorder
 from explorer.report import SMALL, GradientRecord
 from explorer.trace import trace
@@ -170,6 +171,60 @@ def test_meta_tensors_give_nothing() -> None:
     found: list[GradientRecord] = []
     measure(torch.ones(3, device="meta"), Pending(), found.append)
     assert found == []
+
+
+def test_many_squares_keep_their_digits() -> None:
+    """In one float32 sum a large tensor of equal elements would lose three digits."""
+    assert measured(torch.full((5_000_001,), 0.1)).norm == pytest.approx(0.1 * math.sqrt(5_000_001), rel=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["transposed", "channels last", "sliced", "expanded"])
+def test_every_memory_order_is_measured(layout: str) -> None:
+    value = {
+        "transposed": torch.randn(20, 30).t(),
+        "channels last": torch.randn(2, 3, 5, 7).to(memory_format=torch.channels_last),
+        "sliced": torch.randn(20, 30)[:, ::2],
+        "expanded": torch.randn(20, 1).expand(20, 30),
+    }[layout]
+    assert measured(value).norm == pytest.approx(value.double().norm().item(), rel=1e-6)
+
+
+def test_a_view_of_a_measured_gradient_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+
+    def counted(tensor: torch.Tensor) -> GradientRecord | None:
+        shapes.append(tuple(tensor.shape))
+        return at_once(tensor)
+
+    monkeypatch.setattr(recording, "at_once", counted)
+    w = torch.randn(20, 30, requires_grad=True)
+    _, gradients, _ = explored(Built(((torch.randn(7, 20) @ w.view(600).view(20, 30)).sum(),), {"w": w}))
+    assert shapes.count((20, 30)) == 1
+    assert (600,) not in shapes
+    records = {record.shape: record for row in gradients if row for record in row.received if record}
+    assert records[600,].norm == records[20, 30].norm == pytest.approx(w.grad.norm().item())
+
+
+def test_a_hook_behind_a_view_is_seen() -> None:
+    w = torch.randn(20, 30, requires_grad=True)
+    view = w.view(600)
+    out = view.view(20, 30) * 2
+    view.register_hook(lambda grad: grad * 10)
+    found, gradients, edges = explored(Built((out.sum(),), {"w": w}))
+    (target,) = [node.id for node in found.graph.nodes if node.outputs[0].shape == (600,)]
+    (edge,) = found.graph.incoming[target]
+    assert gradients[target].received[0].norm == pytest.approx(20 * math.sqrt(600), rel=1e-6)
+    assert edges[edge].norm == pytest.approx(2 * math.sqrt(600), rel=1e-6)
+
+
+def test_the_same_beginning_in_memory_is_not_the_same_elements() -> None:
+    base = torch.arange(600.0)
+    whole = base[:200]
+    record = measured(whole)
+    assert in_shape_of(base[:200].view(10, 20), whole, record).shape == (10, 20)
+    assert in_shape_of(base[:200].view(10, 20).t(), base[:200].view(10, 20), record).shape == (20, 10)
+    for other in (base[::3], base[:100], base[1:201], base[:200].to(torch.float64), base[:1].expand(200)):
+        assert in_shape_of(other, whole, record) is None
 
 
 def test_a_planted_wrong_share_is_noticed() -> None:
