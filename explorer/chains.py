@@ -1,32 +1,25 @@
 """Every chain-rule path from the root to one node: its local derivatives, its share of the gradient.
 
 The gradient of a variable is the sum, over all paths from the output to it, of the product of the local
-derivatives along the path. Paths are counted exactly without listing them (a sum over the graph, in
-integers of any size), and the largest contributions are listed best first. Where a path crosses tensors
-its contribution is not one number; then the shares of the last edges are shown, whose sizes were recorded.
+derivatives along the path. Paths are counted exactly without listing them, and the largest contributions are
+listed best first (`explorer.routes`). Where a path crosses tensors its contribution is not one number; then
+its size is told, where it was measured (`explorer.contributions`), else the paths grouped by last edge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from math import inf, isclose, isnan, log, prod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
 
-from explorer.derivatives import AGREE, Local, local_derivatives, scalar_of, wire_names
+from explorer.chain_words import Telling
+from explorer.derivatives import Local, local_derivatives, scalar_of
 from explorer.errors import UsageError
-from explorer.report import Report
+from explorer.report import Report, Shares
+from explorer.routes import Search, State, logarithm
 from explorer.values import Forward
 
-__all__ = ["Group", "Path", "Paths", "paths"]
-
-State = tuple[int, int]
-"""(node, output slot): where a gradient stands."""
-
-MEASURED = 200
-"""Of so many paths through tensors each is run by itself."""
-
-SHOWN = 12
-"""A longer path is written with its middle left out."""
+__all__ = ["Group", "Path", "Paths", "paths", "target_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +28,9 @@ class Path:
 
     `nodes` runs from the root to the variable, `edges` (indices into ``graph.edges``) joins them, `local`
     has one derivative per edge (None where it is not one number), and `contribution` is the root's own
-    gradient times all of them (None where one is missing).
+    gradient times all of them (None where one is missing). Where tensors lie on the way and it was measured,
+    `norm` is the 2-norm of what the path brings, and `share` how much of the gradient's length that makes up
+    in the gradient's direction: the shares of all paths add up to 1.
     """
 
     nodes: tuple[int, ...]
@@ -43,6 +38,7 @@ class Path:
     local: tuple[float | None, ...]
     contribution: float | None
     norm: float | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,8 @@ class Paths:
     """The paths to `target`: the exact `count`, those `listed`, and the `total` of all contributions.
 
     `total` is None where it is not one number. `gradient` is what the target received in the recorded
-    backward. `groups` splits the paths by their last edge; `note` says what is shown and why.
+    backward. `groups` splits the paths by their last edge; `note` says what is shown and why. `shares` is
+    what was measured where tensors lie on the way.
     """
 
     target: int
@@ -70,6 +67,7 @@ class Paths:
     groups: tuple[Group, ...]
     note: str
     text: str
+    shares: Shares | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -91,28 +89,35 @@ def paths(
     target: int,
     limit: int = 10,
     forward: Forward | None = None,
-    norm: Callable[[Path], float | None] | None = None,
+    shares: Shares | None = None,
 ) -> Paths:
     """The chain-rule paths from the roots of `report` to node `target`, the `limit` largest listed.
 
-    `norm` says how much a path through tensors brings (see `explorer.contributions`); it is asked where all
-    of at most `MEASURED` paths are listed.
+    `shares` says how much paths through tensors bring (see `explorer.contributions`); by default what the
+    report itself holds of this target.
 
     Raises `UsageError` for a node number outside the graph. A target that no path reaches has count 0.
     """
     if not 0 <= target < len(report.graph.nodes):
         raise UsageError(f"no node {target}: the graph has nodes 0 to {len(report.graph.nodes) - 1}")
-    search = _Search(report, target, local_derivatives(report, forward))
-    count, groups = search.count()
-    total = search.total()
-    listed = search.largest(limit) if limit > 0 and count else ()
-    if norm is not None and total is None and len(listed) == count <= MEASURED:
-        measured = [replace(path, norm=norm(path)) for path in listed]
-        listed = tuple(sorted(measured, key=lambda path: -(path.norm or 0.0)))
+    if shares is None and report.shares is not None and report.shares.target == target:
+        shares = report.shares
+    found = _Found(report, target, local_derivatives(report, forward))
+    ways = found.search.ways()
+    count, groups = ways[target], found.groups(ways)
+    total = found.total()
+    measured = shares if shares is not None and total is None and not shares.problem else None
+    listed: tuple[Path, ...] = ()
+    if measured is not None:
+        listed = tuple(
+            found.measured(share.edges, share.norm, share.share) for share in measured.listed[:limit]
+        )
+    elif limit > 0 and count:
+        listed = found.largest(limit)
     gradient = _received(report, target)
-    note = _note(report, target, count, total, gradient, listed)
-    text = _text(report, target, count, total, listed, groups, note, forward)
-    return Paths(target, count, total, gradient, listed, groups, note, text)
+    told = Telling(report, target, count, total, listed, groups, shares if total is None else None)
+    note = told.note(gradient)
+    return Paths(target, count, total, gradient, listed, groups, note, told.text(note, forward), measured)
 
 
 def target_of(report: Report, name: str) -> int:
@@ -132,153 +137,70 @@ def target_of(report: Report, name: str) -> int:
     raise UsageError(f"{len(found)} nodes are called {name!r}: {', '.join(map(str, found[:20]))}")
 
 
-class _Search:
-    """The part of the graph between the roots and the target, and three sweeps over it."""
+class _Found:
+    """The search for one target, and the numbers along its ways."""
 
     def __init__(self, report: Report, target: int, local: Mapping[tuple[int, int], Local]) -> None:
-        self.report, self.graph, self.target, self.local = report, report.graph, target, local
-        self.reaches = self._reaching()
+        self.report, self.graph, self.local = report, report.graph, local
+        self.search = Search(report.graph, target)
         self.seeds = {root: _seed(report, root) for root in dict.fromkeys(report.graph.roots)}
-        self.order = [node for node in self.graph.order if node in self.reaches]
 
-    def _reaching(self) -> frozenset[int]:
-        """The nodes from which the target can be reached, itself included."""
-        found, waiting = {self.target}, [self.target]
-        while waiting:
-            for index in self.graph.incoming[waiting.pop()]:
-                source = self.graph.edges[index].source
-                if source not in found:
-                    found.add(source)
-                    waiting.append(source)
-        return frozenset(found)
-
-    def onward(self, node: int) -> list[int]:
-        """The edges of `node` that lead towards the target; none from the target itself."""
-        if node == self.target:
-            return []
-        return [
-            index for index in self.graph.outgoing[node] if self.graph.edges[index].target in self.reaches
-        ]
-
-    def count(self) -> tuple[int, tuple[Group, ...]]:
-        """How many paths there are, and how they split by their last edge."""
-        ways = dict.fromkeys(self.reaches, 0)
-        for node, _ in self.graph.roots:
-            if node in ways:
-                ways[node] += 1
-        for node in self.order:
-            for index in self.onward(node):
-                ways[self.graph.edges[index].target] += ways[node]
-        groups = tuple(
+    def groups(self, ways: Mapping[int, int]) -> tuple[Group, ...]:
+        """How the paths split by their last edge."""
+        return tuple(
             Group(index, ways[self.graph.edges[index].source], _edge_norm(self.report, index))
-            for index in self.graph.incoming[self.target]
+            for index in self.graph.incoming[self.search.target]
             if ways[self.graph.edges[index].source]
         )
-        return ways[self.target], groups
 
     def total(self) -> float | None:
         """The sum of all contributions, from the same sweep as backward itself; None without numbers."""
         amount: dict[State, float] = {}
         for root, seed in self.seeds.items():
-            if root[0] in self.reaches:
+            if root[0] in self.search.reaches:
                 if seed is None:
                     return None
                 amount[root] = amount.get(root, 0.0) + seed
-        arriving = self._slots()
-        for node in self.order:
-            for index in self.onward(node):
+        for node in self.search.order:
+            for index in self.search.onward(node):
                 edge = self.graph.edges[index]
                 state = (edge.target, edge.target_slot)
-                for slot in arriving[node]:
+                for slot in self.search.slots[node]:
                     value = self.local[index, slot].value if (index, slot) in self.local else None
                     if value is None:
                         return None
                     amount[state] = amount.get(state, 0.0) + amount[node, slot] * value
-        return sum(number for (node, _), number in amount.items() if node == self.target)
-
-    def _slots(self) -> dict[int, list[int]]:
-        """The output slots of each node at which a path arrives, ascending."""
-        found: dict[int, set[int]] = {node: set() for node in self.reaches}
-        for node, slot in self.graph.roots:
-            if node in found:
-                found[node].add(slot)
-        for node in self.order:
-            if found[node]:
-                for index in self.onward(node):
-                    edge = self.graph.edges[index]
-                    found[edge.target].add(edge.target_slot)
-        return {node: sorted(slots) for node, slots in found.items()}
+        return sum(number for (node, _), number in amount.items() if node == self.search.target)
 
     def size(self, index: int, slot: int) -> float:
         """The logarithm of |local derivative|; 0 (a factor of 1) where it is not one number."""
         found = self.local.get((index, slot))
-        return _log(found.value) if found and found.value is not None else 0.0
+        return logarithm(found.value) if found and found.value is not None else 0.0
 
     def largest(self, limit: int) -> tuple[Path, ...]:
-        """The `limit` paths of largest |contribution|, largest first, ties in the order of discovery.
+        """The `limit` paths of largest |contribution|; derivatives that are missing order nothing."""
+        begins = {root: 0.0 if seed is None else logarithm(seed) for root, seed in self.seeds.items()}
+        return tuple(self.path(*found) for found in self.search.largest(limit, self.size, begins))
 
-        From the target upwards, each state keeps its `limit` best ways on: a best way begins with an edge
-        and goes on along one of the best ways of where it leads. So the work is edges × limit, however
-        many paths there are. Where derivatives are missing they count as 1, which then orders nothing.
-        """
-        ways: dict[State, list[_Way]] = {}
-        arriving = self._slots()
-        for node in reversed(self.order):
-            for slot in arriving[node]:
-                ways[node, slot] = [_Way(0.0, -1, node, slot, 0)] if node == self.target else []
-                for index in self.onward(node):
-                    edge = self.graph.edges[index]
-                    size = self.size(index, slot)
-                    state = (edge.target, edge.target_slot)
-                    ways[node, slot] += [
-                        _Way(size + way.size, index, *state, rank) for rank, way in enumerate(ways[state])
-                    ]
-                ways[node, slot] = sorted(ways[node, slot], key=_Way.order)[:limit]
-        starts = [
-            _Way(way.size + (_log(seed) if seed is not None else 0.0), -1, *root, rank)
-            for root, seed in self.seeds.items()
-            for rank, way in enumerate(ways.get(root, ()))
-        ]
-        return tuple(self._path(start, ways) for start in sorted(starts, key=_Way.order)[:limit])
-
-    def _path(self, start: _Way, ways: Mapping[State, list[_Way]]) -> Path:
-        """The path that begins as `start` says, followed to the target."""
-        state, rank = (start.node, start.slot), start.rank
-        nodes, edges, local = [state[0]], [], []
-        seed = self.seeds[state]
-        while state[0] != self.target:
-            way = ways[state][rank]
-            edges.append(way.edge)
-            local.append(self.local[way.edge, state[1]].value if (way.edge, state[1]) in self.local else None)
-            state, rank = (way.node, way.slot), way.rank
-            nodes.append(state[0])
+    def path(self, root: State, edges: tuple[int, ...]) -> Path:
+        """The path along `edges` from `root`, with its numbers."""
+        slot, local = root[1], []
+        for index in edges:
+            local.append(self.local[index, slot].value if (index, slot) in self.local else None)
+            slot = self.graph.edges[index].target_slot
+        nodes = (root[0], *(self.graph.edges[index].target for index in edges))
         numbers = [number for number in local if number is not None]
+        seed = self.seeds[root]
         whole = seed is not None and len(numbers) == len(local)
         contribution = prod(numbers, start=seed) if whole and seed is not None else None
-        return Path(tuple(nodes), tuple(edges), tuple(local), contribution)
+        return Path(nodes, edges, tuple(local), contribution)
 
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """One of the best ways on from a state: the logarithm of its |product|, its first edge, the state that
-    edge leads to, and which of that state's best ways it goes on with."""
-
-    size: float
-    edge: int
-    node: int
-    slot: int
-    rank: int
-
-    def order(self) -> float:
-        """Smaller is better."""
-        return -self.size
-
-
-def _log(number: float | None) -> float:
-    """log |number|: -inf for 0; nan sorts with the largest."""
-    if number is None or isnan(number):
-        return inf
-    return log(abs(number)) if number else -inf
+    def measured(self, edges: tuple[int, ...], norm: float, share: float) -> Path:
+        """A path through tensors, with what it brings."""
+        begin = self.graph.edges[edges[0]].source if edges else self.search.target
+        root = next(root for root in self.seeds if root[0] == begin)
+        found = self.path(root, edges)
+        return Path(found.nodes, found.edges, found.local, None, norm, share)
 
 
 def _seed(report: Report, root: State) -> float | None:
@@ -316,103 +238,3 @@ def _edge_norm(report: Report, index: int) -> float | None:
         total = report.gradient(edge.target, edge.target_slot)
         return total.norm if total else None
     return None
-
-
-def _note(
-    report: Report,
-    target: int,
-    count: int,
-    total: float | None,
-    gradient: float | None,
-    listed: tuple[Path, ...],
-) -> str:
-    """What the numbers mean, and what is shown where there are none."""
-    if not count:
-        return "no path leads there: its gradient is 0 (None in PyTorch)"
-    if total is None:
-        return (
-            "tensors lie on the way, so a path's contribution is not one number; shown instead: the paths "
-            "grouped by their last edge, with the norm of the gradient that came along it (norms of parts do "
-            "not add up to the norm of the sum)"
-            if _crosses_tensors(report, listed)
-            else "some local derivatives are not known, so the contributions cannot be multiplied out"
-        )
-    if gradient is None:
-        return "the gradient itself was not recorded as one number"
-    outputs = report.graph.nodes[target].outputs
-    spec = outputs[0] if outputs else None
-    close = AGREE.get(spec.dtype if spec else "float32", 1e-4)
-    if isclose(total, gradient, rel_tol=close, abs_tol=close * 1e-3) or (isnan(total) and isnan(gradient)):
-        return ""
-    return (
-        f"the paths sum to {total:.6g} but {gradient:.6g} was received: a hook changed a gradient on the "
-        "way, a value was changed in place, or a node is wrong (see the check)"
-    )
-
-
-def _crosses_tensors(report: Report, listed: tuple[Path, ...]) -> bool:
-    """Whether a listed path goes through anything of more than one element."""
-    return any(
-        spec is not None and spec.numel != 1
-        for path in listed
-        for node in path.nodes
-        for spec in report.graph.nodes[node].outputs
-    )
-
-
-def _text(
-    report: Report,
-    target: int,
-    count: int,
-    total: float | None,
-    listed: tuple[Path, ...],
-    groups: tuple[Group, ...],
-    note: str,
-    forward: Forward | None,
-) -> str:
-    """The whole result in words, ending with a line break."""
-    names = wire_names(report, forward)
-    paths_word = "path" if count == 1 else "paths"
-    lines = [f"{count:,} {paths_word} from {_root(report, names)} to {names[target]}"]
-    if listed and len(listed) < count:
-        lines[0] += f"; the {len(listed)} {'largest' if total is not None else 'first'} are listed"
-    for number, path in enumerate(listed, 1):
-        lines.append(f"{number:>3}. {_chain(path, names)}")
-        if path.contribution is not None:
-            factors = " × ".join(_short(value) for value in path.local if value is not None) or "1"
-            if len(path.local) > SHOWN:
-                factors = f"product of {len(path.local)} local derivatives"
-            lines.append(f"     {factors} = {_short(path.contribution)}")
-        elif path.norm is not None:
-            lines.append(f"     brings a gradient of norm {path.norm:.6g}")
-    if total is not None and count:
-        lines.append(f"sum of all {count:,}: {_short(total)}" if count > 1 else f"gradient: {_short(total)}")
-    elif groups:
-        for group in groups:
-            edge = report.graph.edges[group.edge]
-            size = "not recorded" if group.norm is None else f"norm {group.norm:.6g}"
-            many = f"{group.count:,} {'path' if group.count == 1 else 'paths together'}"
-            lines.append(
-                f"     through {names[edge.source]} ({report.graph.nodes[edge.source].name}): {many}, {size}"
-            )
-    if note:
-        lines.append(note)
-    return "\n".join(lines) + "\n"
-
-
-def _root(report: Report, names: tuple[str, ...]) -> str:
-    """The roots by name."""
-    return ", ".join(dict.fromkeys(names[node] for node, _ in report.graph.roots))
-
-
-def _chain(path: Path, names: tuple[str, ...]) -> str:
-    """The nodes of a path by name, a long one without its middle."""
-    words = [names[node] for node in path.nodes]
-    if len(words) > SHOWN:
-        words = [*words[: SHOWN // 2], f"… {len(words) - SHOWN} more …", *words[-SHOWN // 2 :]]
-    return " → ".join(words)
-
-
-def _short(number: float) -> str:
-    """Six significant digits, a negative number in brackets so that products read well."""
-    return f"({number:.6g})" if number < 0 else f"{number:.6g}"

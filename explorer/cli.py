@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 EXIT_USAGE, EXIT_STRICT, EXIT_NOTHING = 2, 3, 4
 PRINTED = 8
 """Reports that are printed whole; of more, the first, the last and a few with findings."""
+FEW_NODES, TOLD_NODES = 150, 2000
+"""Graphs of at most so many nodes have an element of each gradient worked out; the second with --explain."""
 
 
 class CallNumber(click.ParamType[int | None]):
@@ -174,6 +176,7 @@ def main(
     exploration = pipeline.explore_script(
         program, root=root, call=call, stop=stop, check=check,
         every=every, log=journal, told=None if line is None else line.told,
+        work_out=TOLD_NODES if explain else FEW_NODES, paths_to=leaf or "",
     )  # fmt: skip
     if line is not None:
         line.close()

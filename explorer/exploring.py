@@ -13,14 +13,17 @@ from typing import Any
 
 import torch
 
+from explorer.chains import target_of
 from explorer.check import Checker
-from explorer.errors import ExplorerError
+from explorer.contributions import shares
+from explorer.errors import ExplorerError, UsageError
 from explorer.evidence import Looked
 from explorer.graph import Source
 from explorer.known import ValueOf, with_values
 from explorer.names import Names
 from explorer.record import Recorder
-from explorer.report import CheckMode, CheckSummary, GradientRecord, NodeGradients, Report, Verdict
+from explorer.report import CheckMode, CheckSummary, GradientRecord, NodeGradients, Report, Shares, Verdict
+from explorer.rerun import aside
 from explorer.trace import Context, Trace, trace
 from explorer.values import Flat
 from explorer.witness import Witness
@@ -83,6 +86,8 @@ class Exploring:
         own: bool = False,
         progress: Progress | None = None,
         work_out: int = 0,
+        paths_to: str = "",
+        seeds: Sequence[torch.Tensor | None] = (),
     ) -> None:
         self.stages = Stages()
         self._progress = progress
@@ -96,6 +101,7 @@ class Exploring:
         self._recorder: Recorder | None = None
         self._checker: Checker | None = None
         self._witness: Witness | None = None
+        self._shares: Shares | None = None
         self._capture: Capture | None = None
         self._forward: dict[int, tuple[Flat | None, ...]] = {}
         self._seconds: float | None = None
@@ -113,6 +119,9 @@ class Exploring:
             self._recorder = Recorder(self.trace, self.inputs)
         if len(self.trace.live) <= work_out:
             self._witness = Witness(self.trace)
+        if paths_to:
+            with self.stages.guard("measuring the paths"):
+                self._shares = _measured(self.trace, paths_to, seeds)
         if check != "off":
             with self.stages.guard("the check"):
                 self._checker = Checker(self.trace, check, pruned=bool(inputs))
@@ -219,4 +228,16 @@ class Exploring:
             script=script,
             torch=torch.__version__,
             elements=self._witness.elements if self._witness is not None else {},
+            shares=self._shares,
         )
+
+
+def _measured(found: Trace, name: str, seeds: Sequence[torch.Tensor | None]) -> Shares | None:
+    """What each path to the tensor called `name` will bring; None where there is no such tensor."""
+    try:
+        target = target_of(Report(found.graph), name)
+    except UsageError:  # said when the paths are told
+        return None
+    begins = dict(zip(found.graph.roots, seeds, strict=False)) or dict.fromkeys(found.graph.roots)
+    with aside():
+        return shares(found.graph, found.live, begins, target)

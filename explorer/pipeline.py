@@ -51,6 +51,7 @@ def explore_script(
     every: int | None = None,
     log: str | None = None,
     told: Told | None = None,
+    paths_to: str = "",
 ) -> Exploration:
     """Run `program` to its end and explore one of its backward calls (or all, or a tensor of it).
 
@@ -64,6 +65,7 @@ def explore_script(
         every: explore every such call instead, from the first on, with a light record of all calls.
         log: the journal to write the light records to.
         told: called with every light record.
+        paths_to: measure what each path to the tensor of this name brings.
     """
     long = root is None and (every is not None or call is None)
     watch = Watch(
@@ -76,6 +78,7 @@ def explore_script(
         log=log,
         told=told,
         keep=KEPT_NODES if long else None,
+        paths_to=paths_to,
     )
     with watch:
         outcome = run(program)

@@ -86,6 +86,33 @@ class Element:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What one path brings to a tensor: its `edges`, the 2-norm, and its share of the whole gradient.
+
+    The share is the length of what it brings in the direction of the gradient, over the gradient's own
+    length, so that the shares of all paths add up to 1.
+    """
+
+    edges: tuple[int, ...]
+    norm: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What the paths to node `target` bring, the largest first, and the `norm` of all of them together.
+
+    `complete`: every path is listed. `problem` says why nothing was measured.
+    """
+
+    target: int
+    listed: tuple[Share, ...] = ()
+    norm: float | None = None
+    complete: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeGradients:
     """What one node did while backward ran.
 
@@ -162,6 +189,8 @@ class Report:
     `looked_for` lists the codes of the findings that were looked for. `elements[j]` works out one element
     of what ``graph.edges[j]`` carried, where its numbers could be read. `averaged` holds, in a distributed
     job, the 2-norm of the ``.grad`` of each leaf (by node) after the call, when the ranks have averaged it.
+    of what ``graph.edges[j]`` carried, where its numbers could be read. `shares` says what each path to one
+    node brings, where that was asked for.
     """
 
     graph: Graph
@@ -183,6 +212,7 @@ class Report:
     torch: str = ""
     elements: Mapping[int, Element] = field(default_factory=dict)
     averaged: Mapping[int, float] = field(default_factory=dict)
+    shares: Shares | None = None
 
     def gradient(self, node: int, slot: int = 0) -> GradientRecord | None:
         """The total gradient node `node` received for its output `slot`, None if none came."""

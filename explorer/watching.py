@@ -38,6 +38,9 @@ from hooks.forward import NodeContext, Observation, observe_forward
 from hooks.handles import Handles
 from hooks.registered import observe_hooks
 
+MEASURED = 200
+"""So many paths through tensors are told at most."""
+
 _ours = local()
 """``_ours.running``: this thread is inside a backward of the explorer's own."""
 
@@ -60,6 +63,7 @@ class Watch:
         log: keep the light record of every call in this journal (see `explorer.journal`).
         told: called with the light record of every call.
         keep: nodes that all reports together may have; beyond, every second report is dropped.
+        paths_to: measure what each path to the tensor of this name brings.
     """
 
     def __init__(
@@ -76,11 +80,13 @@ class Watch:
         log: str | None = None,
         told: Told | None = None,
         keep: int | None = None,
+        paths_to: str = "",
     ) -> None:
         self.calls = 0
         self.rank: Rank | None = None
         self._progress = progress
         self._work_out = work_out
+        self._paths_to = paths_to
         self.check: CheckMode = check
         self._stages = Stages()
         self._faults = Faults()
@@ -196,8 +202,8 @@ class Watch:
 
     def explore(self, roots: Sequence[torch.Tensor], names: Names) -> None:
         """Run and explore a backward of our own from `roots`; ``.grad`` stays, the graph stays usable."""
-        exploring = self._exploring(roots, names, own=True)
         gradients = [torch.ones_like(root) for root in roots]
+        exploring = self._exploring(roots, names, own=True, seeds=gradients)
         returned = None
         try:
             with exploring, _own_backward():
@@ -267,13 +273,18 @@ class Watch:
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"reading variable names failed: {type(error).__name__}: {error}")
         try:
-            return self._exploring(call.roots, names, call.inputs)
+            return self._exploring(call.roots, names, call.inputs, seeds=call.grad_tensors)
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"exploring failed to begin: {type(error).__name__}: {error}")
             return None
 
     def _exploring(
-        self, roots: Sequence[Any], names: Names, inputs: Sequence[Any] = (), own: bool = False
+        self,
+        roots: Sequence[Any],
+        names: Names,
+        inputs: Sequence[Any] = (),
+        own: bool = False,
+        seeds: Sequence[torch.Tensor | None] = (),
     ) -> Exploring:
         context = self.context
         exploring = Exploring(
@@ -286,6 +297,8 @@ class Watch:
             own=own,
             progress=self._progress,
             work_out=self._work_out,
+            paths_to=self._paths_to,
+            seeds=seeds,
         )
         if exploring.trace is None:
             self.problems += self._gatherer.cut_roots(roots)
@@ -388,9 +401,11 @@ def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:
     traced = trace([loss])
     if node not in traced.live:
         raise UsageError("x is not in the graph of loss: no path leads to it (see explorer.why)")
-    norm = contributions.along(traced.graph, traced.live, [loss])
+    target = traced.live.index(node)
+    seeds = {root: torch.ones_like(loss) for root in traced.graph.roots}
     with _own_backward():
-        return chains.paths(report, traced.live.index(node), limit, norm=norm)
+        shares = contributions.shares(traced.graph, traced.live, seeds, target, min(limit, MEASURED))
+    return chains.paths(report, target, limit, shares=shares)
 
 
 def _placed(context: Observation, names: Names) -> Context:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
 import explorer
-from explorer import chains
+from explorer import chains, pipeline
 from explorer.errors import ExplorerError
+from explorer.script import load
 
 
 def norms(loss: torch.Tensor, x: torch.Tensor) -> list[float | None]:
@@ -74,14 +78,67 @@ def test_generators_are_left_as_they_were() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_too_many_paths_are_counted_and_not_run() -> None:
+def test_of_too_many_paths_the_largest_are_followed_and_the_rest_is_what_is_missing() -> None:
     x = torch.ones(2, requires_grad=True)
     y = x
     for _ in range(20):
         y = y + y
     found = explorer.paths(y.sum(), x, limit=5)
     assert found.count == 2**20
-    assert [path.norm for path in found] == [None] * 5
+    assert [path.norm for path in found] == pytest.approx([2**0.5] * 5)
+    assert [path.share for path in found] == pytest.approx([2**-20] * 5)
+    assert found.shares is not None
+    assert not found.shares.complete
+    assert f"all {2**20:,} together: norm {2**20 * 2**0.5:.6g}" in str(found)
+    assert f"the other {2**20 - 5:,}: 100 %" in str(found)
+
+
+def test_the_shares_of_all_paths_add_up_to_one() -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn(3, 4, requires_grad=True), torch.randn(4, 4, requires_grad=True)
+    y = x + (x @ w).tanh()
+    found = explorer.paths((y * y.exp() + x[:1]).square().mean(), x)
+    assert found.count == len(found) == 5
+    assert found.shares is not None
+    assert found.shares.complete
+    assert sum(path.share or 0.0 for path in found) == pytest.approx(1, rel=1e-5)
+    (expected,) = torch.autograd.grad((y * y.exp() + x[:1]).square().mean(), x)
+    assert found.shares.norm == pytest.approx(expected.norm().item(), rel=1e-5)
+    lengths = [path.norm for path in found]
+    assert lengths == sorted(lengths, key=lambda norm: -(norm or 0))
+
+
+def test_what_a_path_brings_is_summed_over_broadcast_axes() -> None:
+    b = torch.ones(3, requires_grad=True)
+    found = explorer.paths((torch.zeros(5, 3) + b).sum(), b)
+    assert [path.norm for path in found] == pytest.approx([5 * 3**0.5])
+
+
+def test_a_node_that_cannot_be_run_by_itself_is_named() -> None:
+    x = torch.ones(4, requires_grad=True)
+    loss = checkpoint(lambda y: (y * y).sin(), x, use_reentrant=False).sum()
+    found = explorer.paths(loss, x)
+    assert "the paths were not measured: " in found.note
+    assert "checkpointed" in found.note
+
+
+def test_the_paths_of_a_script_are_measured_before_its_backward(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "import torch\n"
+        "x = torch.tensor([1.0, 2.0], requires_grad=True)\n"
+        "y = x * x + torch.sin(x)\n"
+        "y.backward(torch.tensor([1.0, 10.0]))\n"
+    )
+    exploration = pipeline.explore_script(load(str(tmp_path / "script.py")), paths_to="x")
+    (report,) = exploration.session.reports
+    assert report.problems == ()
+    text = chains.paths(report, chains.target_of(report, "x")).text
+    x, g = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 10.0])
+    told = list(map(float, re.findall(r"norm ([\d.]+)", text)))
+    total = (g * (2 * x + x.cos())).norm().item()
+    parts = [(g * x).norm().item()] * 2 + [(g * x.cos()).norm().item()]
+    assert told == pytest.approx([*parts, total, total], rel=1e-4)
+    assert "all 3 together: norm" in text
 
 
 def test_an_input_changed_in_place_after_it_was_saved_is_told() -> None:
