@@ -189,8 +189,7 @@ class Report:
     `looked_for` lists the codes of the findings that were looked for. `elements[j]` works out one element
     of what ``graph.edges[j]`` carried, where its numbers could be read. `averaged` holds, in a distributed
     job, the 2-norm of the ``.grad`` of each leaf (by node) after the call, when the ranks have averaged it.
-    of what ``graph.edges[j]`` carried, where its numbers could be read. `shares` says what each path to one
-    node brings, where that was asked for.
+    `shares` says what each path to one node brings, where that was asked for.
     """
 
     graph: Graph
