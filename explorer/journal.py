@@ -214,11 +214,11 @@ def check(path: str) -> None:
     Raises:
         UsageError: `path` holds something, and that is no journal.
     """
+    if not os.path.isfile(path):  # nothing yet, or a device or pipe, which is written to as it is
+        return
     try:
         with open(path, "rb") as file:
-            begin = file.readline(1 << 16)
-    except FileNotFoundError:
-        return
+            begin = file.read(len(BEGIN))
     except OSError as error:
         raise UsageError(f"cannot read {path!r}: {error.strerror or error}") from None
     if begin and not begin.startswith(BEGIN):

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_file_stays_below_its_bound(tmp_path: Path) -> None:
-    """What is left: the newest calls all of them, older ones ever sparser, the first bad one, and the count."""
+    """What is left: all of the newest calls, older ones ever sparser, the first bad one, and the count."""
     path = tmp_path / "a.jsonl"
     limit = 20_000
     one = Journal(str(path), FIRST, limit)
@@ -127,7 +128,7 @@ def test_the_file_stays_below_its_bound(tmp_path: Path) -> None:
     assert calls == sorted(set(calls))
     assert 301 in calls
     assert calls[-20:] == list(range(2981, 3001))
-    gaps = [later - earlier for earlier, later in zip(calls, calls[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(calls)]
     assert max(gaps[: len(gaps) // 4]) >= 8
     assert os.listdir(tmp_path) == ["a.jsonl"]
 

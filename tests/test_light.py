@@ -1,4 +1,4 @@
-"""The light record of every backward call: right numbers by layer, bounded, and what was bad told at the end."""
+"""The light record of every backward call: right by layer, bounded, and what was bad told at the end."""
 
 from __future__ import annotations
 
