@@ -24,10 +24,11 @@ def dtype_name(dtype: torch.dtype) -> str:
     return _NAMES.get(dtype) or str(dtype).removeprefix("torch.")
 
 
-def leaf_of(tensor: torch.Tensor) -> Array:
+def leaf_of(tensor: torch.Tensor, copied: int = 0) -> Array:
     """An engine array that reads `tensor`; `Missing` with the reason where its memory cannot be read.
 
-    The leaf keeps `tensor` alive: drop it soon.
+    The leaf keeps `tensor` alive: drop it soon. One of at most `copied` elements is read at once instead:
+    a list of so few numbers is had sooner than a view of the memory.
     """
     name = _NAMES.get(tensor.dtype)
     problem = _unreadable(tensor, name)
@@ -36,6 +37,8 @@ def leaf_of(tensor: torch.Tensor) -> Array:
     shape = tuple(tensor.shape)
     if 0 in shape:
         return Full(0.0, shape)
+    if copied and tensor.numel() <= copied and type(tensor) is torch.Tensor and tensor.is_cpu:
+        return Leaf(tensor.flatten().tolist(), shape, dtype=name or "")
     if tensor.device.type != "cpu":
         tensor = tensor.detach().cpu()
     if tensor.is_conj() or tensor.is_neg():
@@ -51,7 +54,7 @@ def leaf_of(tensor: torch.Tensor) -> Array:
     block = (ctypes.c_char * (reach * tensor.element_size())).from_address(pointer)
     block.owner = tensor  # type: ignore[attr-defined]  # ctypes arrays take attributes: keeps the memory alive
     memory = memoryview(block).cast("B").cast(ITEM_FORMATS[name])  # type: ignore[call-overload]  # a valid format
-    return Leaf(memory, shape, strides, 0, name)
+    return Leaf(memory, shape, strides, 0, name, address=pointer)
 
 
 def _unreadable(tensor: torch.Tensor, name: str | None) -> str:

@@ -71,9 +71,11 @@ class Array:
                 run.see(found[0])
             return found
         key = (self, box, run.bounds)
-        kept: Bounded | None = run.memo.get(key)
+        kept: Bounded | None = run.recall(key)
         if kept is None:
-            kept = run.memo[key] = self._box(box, run)
+            before = run.work
+            kept = self._box(box, run)
+            run.keep(key, kept, before)
             if run.peak is not None:
                 run.see(kept[0])
         return kept
@@ -84,9 +86,11 @@ class Array:
             found = self._at(coords, count, run)
         else:
             key = (self, count, tuple(map(tuple, coords)), run.bounds)  # count: a 0-d array has no coords
-            kept: Bounded | None = run.memo.get(key)
+            kept: Bounded | None = run.recall(key)
             if kept is None:
-                kept = run.memo[key] = self._at(coords, count, run)
+                before = run.work
+                kept = self._at(coords, count, run)
+                run.keep(key, kept, before)
             found = kept
         if run.peak is not None:
             run.see(found[0])

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from explorer.engine.array import Array, Bounded, Box, Values
 from explorer.engine.elementwise import Missing
+from explorer.engine.memory import box_points
 from explorer.engine.run import Run
 
 Part: TypeAlias = tuple[Values, list[float]]
@@ -57,9 +58,7 @@ class Blocks(Array):
     def _box(self, box: Box, run: Run) -> Bounded:
         values: Values = []
         errors: list[float] = []
-        points: list[tuple[int, ...]] = [()]
-        for index in box[: self._batch]:
-            points = [(*point, i) for point in points for i in index]
+        points = box_points(box[: self._batch])
         places = [0]
         for index, size in zip(box[self._batch :], self.shape[self._batch :], strict=True):
             places = [place * size + i for place in places for i in index]

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf, isfinite, isnan
+from math import inf, isnan
+from operator import sub
 from typing import Any
 
 from explorer.engine.array import Array, Values
 from explorer.engine.elementwise import Missing
+from explorer.engine.leaf import same_memory
 from explorer.engine.rounding import Rounding
 from explorer.engine.run import Run
-from explorer.engine.sampling import MOST, Points, plan, spread
+from explorer.engine.sampling import MOST, SCANNED, Points, notable, plan, spread
 from explorer.report import Status
 
 FLOOR = 16
@@ -27,14 +29,20 @@ COSTLY = 4_000
 
 FEW = 16
 
+LEAST = 6
+"""The fewest elements compared of a gradient, whatever each of them takes."""
+
+DEAR = 320_000
+"""Reads that `FEW` elements of one gradient may cost before there are fewer of them, down to `LEAST`."""
+
 WORK = 12_000
 """Elements the engine may read for one gradient before it stops adding samples (about 1 ms)."""
 
-AFFORDABLE = 150_000
+AFFORDABLE = 120_000
 """Reads that one element on every place of the longest axis may cost: then one bad channel cannot hide."""
 
 WHOLE = 1_000_000
-"""The same limit where everything shall be compared."""
+"""The limit of reads where everything shall be compared."""
 
 GRAVITY: dict[Status, int] = {
     "match": 0,
@@ -72,6 +80,22 @@ class Comparison:
         return f"at {where}: torch {self.torch:.9g}, engine {self.engine:.9g}, {self.ratio:.3g} x the bound"
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Indices to look at along one `axis` of a gradient, the same in all gradients of a node."""
+
+    axis: int
+    indices: Sequence[int]
+
+    def put(self, points: Points) -> Points:
+        """The points with these indices, in turn, along the axis; each once."""
+        axis, indices = self.axis, self.indices
+        moved = (
+            (*point[:axis], indices[i % len(indices)], *point[axis + 1 :]) for i, point in enumerate(points)
+        )
+        return list(dict.fromkeys(moved))
+
+
 def compare(
     expected: Array,
     observed: Array,
@@ -79,6 +103,7 @@ def compare(
     *,
     seed: int = 0,
     hints: Points | None = None,
+    shared: Shared | None = None,
     whole: bool = False,
     factor: float = 2.0,
     run: Run | None = None,
@@ -93,28 +118,43 @@ def compare(
     total = observed.numel
     if total == 0:
         return Comparison("match")
+    if same_memory(expected, observed):
+        return Comparison("match", 0.0, total, total)  # what was received was sent on as it is
     run = run or Run(rounding, quick=True)
     judge = _Judge(expected, observed, rounding, factor)
-    if whole and total <= 64:
+    if total <= LEAST or (whole and total <= 64):
         judge.whole(run)
         return judge.verdict(total)
+    shape = observed.shape
     before = run.work
-    first = plan(observed.shape, seed, FEW, hints or ())
+    points = plan(shape, seed, FEW, hints or ())
+    middle = points[total // 2 if total <= FEW else 2]
+    judge.points([middle], run)
+    each = max(run.work - before, 1)
+    few = FEW if whole or FEW * each <= DEAR else max(LEAST, DEAR // each)
+    if few < len(points) and few < FEW:
+        points = points[:: len(points) // few][:few] if total <= FEW else points[:few]
+    if shared is not None:
+        points = shared.put(points)
+    first = [point for point in points if point != middle]
     judge.points(first, run)
-    each = max((run.work - before) / len(first), 1.0)
-    if total * each <= (WHOLE if whole else WORK):
+    first.append(middle)
+    each = max((run.work - before) // len(first), 1)
+    limit = WHOLE if whole else WORK
+    if total * each <= limit:
         judge.whole(run)
         return judge.verdict(total)
-    limit = WHOLE if whole else WORK
-    longest = min(max(observed.shape, default=1), MOST)
-    count = int((limit - (run.work - before)) / each)
+    if not whole:
+        first += judge.notable(first, run)
+    longest = min(max(shape, default=1), MOST)
+    count = (limit - (run.work - before)) // each
     if not whole:
         count = max(min(count, longest), 0 if each > COSTLY else FLOOR)
     if longest * each <= AFFORDABLE:
         count = max(count, longest)
     if count > len(first):
         seen = set(first)
-        more = [point for point in spread(observed.shape, seed + 1, count) if point not in seen]
+        more = [point for point in spread(shape, seed + 1, count) if point not in seen]
         judge.points(more, run)
         return judge.verdict(len(first) + len(more))
     return judge.verdict(len(first))
@@ -146,26 +186,42 @@ class _Judge:
             return
         coords = list(zip(*points, strict=True)) if points[0] else []
         values, errors = self._expected.at(coords, len(points), run)
-        seen = self._observed.at(coords, len(points), Run(self._rounding, bounds=False))[0]
+        reading = Run(self._rounding, bounds=False)
+        reading.places = run.places
+        seen = self._observed.at(coords, len(points), reading)[0]
         self._look_again([points[i] for i in self._pass(values, errors, seen)])
+
+    def notable(self, known: Sequence[tuple[int, ...]], run: Run) -> Points:
+        """Compare the elements that torch's own values name; gives back which."""
+        shape, total = self._observed.shape, self._observed.numel
+        places = range(0, total, max(total // SCANNED, 1))
+        values = self._observed.reshape(total).eval((places,), Run(self._rounding, bounds=False))[0]
+        found = [_unravel(place, shape) for place in notable(values, places)]
+        found = [point for point in found if point not in known]
+        self.points(found, run)
+        return found
 
     def _pass(self, values: Values, errors: list[float] | None, seen: Values) -> list[int]:
         """The places that the bounds at hand do not settle."""
+        if values == seen:
+            return []
         factor = self._factor
         if errors is None:
             errors = [self._rounding.u * abs(value) for value in values]
-        gaps = [abs(a - b) for a, b in zip(values, seen, strict=True)]
+        gaps = list(map(abs, map(sub, values, seen)))
+        limits = [factor * error for error in errors]
         doubtful = [
             i
-            for i, (gap, error) in enumerate(zip(gaps, errors, strict=True))
-            if not gap <= factor * error < inf
+            for i, (gap, limit) in enumerate(zip(gaps, limits, strict=True))
+            # inf - inf is nan, and so is everything about nan: equal non-finite values agree.
+            if not gap <= limit < inf and not _same(values[i], seen[i])
         ]
-        # inf - inf is nan, and so is everything about nan: equal non-finite values agree.
-        doubtful = [i for i in doubtful if not _same(values[i], seen[i])]
-        unsettled = set(doubtful)
-        for i, (gap, error) in enumerate(zip(gaps, errors, strict=True)):
-            if gap and i not in unsettled and gap > self._ratio * factor * error and isfinite(gap):
-                self._ratio = gap / (factor * error)
+        if doubtful:
+            unsettled = set(doubtful)
+            settled = [i for i in range(len(gaps)) if i not in unsettled]
+            gaps, limits = [gaps[i] for i in settled], [limits[i] for i in settled]
+        shares = [gap / limit for gap, limit in zip(gaps, limits, strict=True) if gap and gap < inf]
+        self._ratio = max(self._ratio, max(shares, default=0.0))
         return doubtful
 
     def _look_again(self, points: Sequence[tuple[int, ...]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from explorer.engine.array import Array, Bounded, Box, Coords, Values, broadcast_shapes
 from explorer.engine.elementwise import Missing
+from explorer.engine.memory import box_points
 from explorer.engine.run import Errors, Run
 from explorer.errors import ShapeError
 
@@ -63,10 +64,7 @@ class MatMul(Array):
         inner = range(self._rows.shape[-1])
         values: Values = []
         errors: list[float] = []
-        points: list[Point] = [()]
-        for index in batch:
-            points = [(*point, i) for point in points for i in index]
-        for point in points:
+        for point in box_points(tuple(batch)):
             rows, row_errors = self._lines(self._rows, point, left, inner, run)
             columns, column_errors = self._lines(self._columns, point, right, inner, run)
             if run.quick or not (run.bounds or run.peak is not None):
@@ -119,7 +117,22 @@ def matmul(left: Array, right: Array) -> Array:
     return MatMul(left, right.mT, (*batch, left.shape[-2], right.shape[-1]))
 
 
-class Dots(Array):
+class Pointwise(Array):
+    """A recipe whose every element is computed by itself, in `_points`."""
+
+    __slots__ = ()
+
+    def _box(self, box: Box, run: Run) -> Bounded:
+        return self._points(box_points(box), run)
+
+    def _at(self, coords: Coords, count: int, run: Run) -> Bounded:
+        return self._points(list(zip(*coords, strict=True)) if coords else [()] * count, run)
+
+    def _points(self, points: Sequence[Point], run: Run) -> Bounded:
+        raise NotImplementedError
+
+
+class Dots(Pointwise):
     """Element p is the dot of ``a`` over one box with ``b`` over another: ``boxes(p)``, None for zero."""
 
     __slots__ = ("a", "b", "boxes")
@@ -135,15 +148,6 @@ class Dots(Array):
     @property
     def is_complex(self) -> bool:
         return self.a.is_complex or self.b.is_complex
-
-    def _box(self, box: Box, run: Run) -> Bounded:
-        points: list[Point] = [()]
-        for index in box:
-            points = [(*point, i) for point in points for i in index]
-        return self._points(points, run)
-
-    def _at(self, coords: Coords, count: int, run: Run) -> Bounded:
-        return self._points(list(zip(*coords, strict=True)) if coords else [()] * count, run)
 
     def _points(self, points: Sequence[Point], run: Run) -> Bounded:
         values: Values = []
@@ -170,7 +174,7 @@ def dots(shape: Sequence[int], a: Array, b: Array, boxes: Boxes) -> Array:
     return Dots(shape, a, b, boxes)
 
 
-class Linear(Array):
+class Linear(Pointwise):
     """Element p is Σ weight·source[q] over ``terms(p, run)``: the points q and their weights (None: 1)."""
 
     __slots__ = ("source", "terms")
@@ -184,15 +188,6 @@ class Linear(Array):
     @property
     def is_complex(self) -> bool:
         return self.source.is_complex
-
-    def _box(self, box: Box, run: Run) -> Bounded:
-        points: list[Point] = [()]
-        for index in box:
-            points = [(*point, i) for point in points for i in index]
-        return self._points(points, run)
-
-    def _at(self, coords: Coords, count: int, run: Run) -> Bounded:
-        return self._points(list(zip(*coords, strict=True)) if coords else [()] * count, run)
 
     def _points(self, points: Sequence[Point], run: Run) -> Bounded:
         asked = [self.terms(point, run) for point in points]
@@ -227,7 +222,7 @@ def linear(shape: Sequence[int], source: Array, terms: Terms) -> Array:
     return source if isinstance(source, Missing) else Linear(shape, source, terms)
 
 
-class Elements(Array):
+class Elements(Pointwise):
     """Anything else: ``element(point, run)`` gives one value and its error bound."""
 
     __slots__ = ("element",)
@@ -236,10 +231,7 @@ class Elements(Array):
         super().__init__(shape)
         self.element = element
 
-    def _box(self, box: Box, run: Run) -> Bounded:
-        points: list[Point] = [()]
-        for index in box:
-            points = [(*point, i) for point in points for i in index]
+    def _points(self, points: Sequence[Point], run: Run) -> Bounded:
         pairs = [self.element(point, run) for point in points]
         return [value for value, _ in pairs], [error for _, error in pairs] if run.bounds else None
 

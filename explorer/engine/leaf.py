@@ -17,10 +17,10 @@ class Leaf(Array):
 
     `memory` is a list of numbers, or a memoryview whose items are the numbers of `dtype` (for the half
     types their 16 bits, for the complex types real and imaginary parts in turn). `errors`, when given,
-    bounds the error of each item of `memory`.
+    bounds the error of each item of `memory`. `address` is where a memoryview begins, 0 when not known.
     """
 
-    __slots__ = ("_complex", "_pairs", "_table", "dtype", "errors", "memory", "offset", "strides")
+    __slots__ = ("_complex", "_pairs", "_table", "address", "dtype", "errors", "memory", "offset", "strides")
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Leaf(Array):
         offset: int = 0,
         dtype: str = "float64",
         errors: Errors = None,
+        address: int = 0,
     ) -> None:
         super().__init__(shape)
         self.memory = memory
@@ -37,6 +38,7 @@ class Leaf(Array):
         self.offset = offset
         self.dtype = dtype
         self.errors = errors
+        self.address = address
         listed = type(memory) is list
         self._complex = dtype.startswith("complex")
         self._pairs = self._complex and not listed
@@ -62,10 +64,7 @@ class Leaf(Array):
         return values, read_window(self.errors, start, axes)
 
     def at(self, coords: Coords, count: int, run: Run) -> Bounded:
-        places = [self.offset] * count
-        for at, stride in zip(coords, self.strides, strict=True):
-            if stride:
-                places = [place + i * stride for place, i in zip(places, at, strict=True)]
+        places = self._places(coords, count, run)
         memory = self.memory
         run.work += count
         if self._pairs:
@@ -76,6 +75,19 @@ class Leaf(Array):
         if self.errors is None or not run.bounds:
             return values, None
         return values, [self.errors[place] for place in places]
+
+    def _places(self, coords: Coords, count: int, run: Run) -> list[int]:
+        """The item of each element; tensors of one layout, read at the same points, find them once."""
+        key = (id(coords), self.strides, self.offset)
+        known = run.places.get(key)
+        if known is not None:
+            return known[1]
+        places = [self.offset] * count
+        for at, stride in zip(coords, self.strides, strict=True):
+            if stride:
+                places = [place + i * stride for place, i in zip(places, at, strict=True)]
+        run.places[key] = coords, places  # the very list of coordinates is kept, so that its id stays its own
+        return places
 
     def _read_pairs(self, box: Box, run: Run) -> Values:
         start, axes = window_axes(box, [2 * stride for stride in self.strides])
@@ -99,7 +111,21 @@ class Leaf(Array):
         return super().reshape(*wanted) if strides is None else self._share(wanted, strides, self.offset)
 
     def _share(self, shape: Sequence[int], strides: Sequence[int], offset: int) -> Array:
-        return Leaf(self.memory, shape, strides, offset, self.dtype, self.errors)
+        return Leaf(self.memory, shape, strides, offset, self.dtype, self.errors, self.address)
+
+
+def same_memory(one: Array, other: Array) -> bool:
+    """Whether two arrays read the very same numbers: the same memory in the same order."""
+    if not isinstance(one, Leaf) or not isinstance(other, Leaf) or not one.address or not other.address:
+        return False
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    item = one.memory.itemsize * (2 if one.is_complex else 1)
+    layout = zip(one.shape, one.strides, other.strides, strict=True)
+    return (
+        one.address + one.offset * item == other.address + other.offset * item
+        and all(mine == theirs for size, mine, theirs in layout if size > 1)
+    )  # fmt: skip
 
 
 def resolve_shape(shape: Sequence[int], numel: int) -> tuple[int, ...]:

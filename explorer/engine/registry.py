@@ -77,23 +77,30 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A registered rule: its function and, where some places deserve a look, its hints."""
+    """A registered rule: its function and, where some places deserve a look, its hints.
+
+    `shared`: per gradient the axis along which its elements cost a sum that all gradients of the node share
+    (the channel of a batch norm). The sample then looks at the same few indices in each.
+    """
 
     names: tuple[str, ...]
     function: Function
     hints: Hints | None = None
+    shared: tuple[int, ...] = ()
 
 
 _RULES: dict[str, Rule] = {}
 
 
-def vjp(*names: str, hints: Hints | None = None) -> Callable[[Function], Function]:
+def vjp(
+    *names: str, hints: Hints | None = None, shared: tuple[int, ...] = ()
+) -> Callable[[Function], Function]:
     """Register the vector-Jacobian product of the backward nodes `names`.
 
     The function takes ``(n, g)`` (``(n, g0, g1, ...)`` for a node with several outputs; an undefined
     gradient is None) and returns one array or None per entry of ``next_functions``. Summing to a
     broadcast input's shape, taking the real part and casting happen afterwards. `hints`, called the same
-    way, gives for each entry a list of element indices worth checking.
+    way, gives for each entry a list of element indices worth checking; `shared` is as in `Rule`.
 
     A custom Function's node is called by its class and "Backward" ("SwishBackward"), an op of torch.library
     "GeneratedBackwardFor_NAMESPACE_OP_defaultBackward"; ``n.saved_tensors`` and the attributes of its ctx
@@ -107,7 +114,7 @@ def vjp(*names: str, hints: Hints | None = None) -> Callable[[Function], Functio
         for name in names:
             if name in _RULES and _origin(_RULES[name].function) != _origin(function):
                 raise RuleError(f"{name} already has a rule: {_RULES[name].function.__qualname__}")
-        rule = Rule(names, function, hints)
+        rule = Rule(names, function, hints, shared)
         _RULES.update(dict.fromkeys(names, rule))
         return function
 

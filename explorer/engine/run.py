@@ -24,18 +24,39 @@ class Run:
     `memo` keeps what shared subexpressions gave. `work` counts elements read and multiplied, the
     engine's own measure of time. `peak`, when not None, is the largest finite magnitude met so far, and
     `infinite` whether an infinite one was.
+
+    Several gradients of one node may share a run. `turn` counts them: what an earlier one left in `memo`
+    costs nothing, yet is counted as work, so that nobody takes the elements at hand for the price of others.
     """
 
-    __slots__ = ("bounds", "infinite", "memo", "peak", "quick", "rounding", "work")
+    __slots__ = ("bounds", "costs", "infinite", "memo", "peak", "places", "quick", "rounding", "turn", "work")
 
     def __init__(self, rounding: Rounding, *, quick: bool = False, bounds: bool = True) -> None:
         self.rounding = rounding
         self.quick = quick
         self.bounds = bounds
         self.memo: dict[Any, Any] = {}
+        self.costs: dict[Any, tuple[int, int]] = {}
+        self.places: dict[Any, tuple[Any, list[int]]] = {}
         self.work = 0
+        self.turn = 0
         self.peak: float | None = None
         self.infinite = False
+
+    def recall(self, key: Any) -> Any:
+        """What `keep` has stored under `key`, None before."""
+        value = self.memo.get(key)
+        if value is not None and self.turn:
+            work, turn = self.costs[key]
+            if turn != self.turn:
+                self.work += work
+                self.costs[key] = work, self.turn
+        return value
+
+    def keep(self, key: Any, value: Any, before: int) -> None:
+        """Store what was computed since the work was `before`."""
+        self.memo[key] = value
+        self.costs[key] = self.work - before, self.turn
 
     def see(self, values: Values) -> None:
         """Note the largest finite magnitude among intermediate `values` (only when asked to)."""

@@ -1,8 +1,8 @@
 """Which elements of a gradient to look at, and what looking at them proves.
 
-In order: structured places (corners, centre, borders), a Latin hypercube whose axis ends are forced, and
-the hints of a rule. Everything is deterministic: the seed comes from the node's number, never from the
-program's own random state.
+In order: structured places (corners, centre, borders), places that the values themselves name (the largest,
+the smallest non-zero one, a zero), the hints of a rule, and a Latin hypercube whose axis ends are forced.
+Everything is deterministic: the seed comes from the node's number, never from the program's own random state.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ Points = list[tuple[int, ...]]
 MOST = 256
 """At most this many points in a Latin hypercube."""
 
+SEEDS = 16
+"""So many different samples of one shape: layers alike are looked at in different places, and yet the places
+of a model with thousands of nodes are computed once."""
 
-@lru_cache(maxsize=4096)
+SCANNED = 512
+"""Among so many elements, evenly spaced, the largest and the smallest are looked for."""
+
+
+@lru_cache(maxsize=512)
 def structured(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """First, last, centre, up to 16 corners, and every axis in turn pinned to its borders."""
     if 0 in shape:
@@ -42,7 +49,7 @@ def structured(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(dict.fromkeys(found))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def latin_hypercube(shape: tuple[int, ...], count: int, seed: int) -> tuple[tuple[int, ...], ...]:
     """`count` points; each axis is divided into `count` strata and every stratum is met once.
 
@@ -78,27 +85,51 @@ def latin_hypercube(shape: tuple[int, ...], count: int, seed: int) -> tuple[tupl
 def plan(shape: Sequence[int], seed: int, count: int, extra: Iterable[tuple[int, ...]] = ()) -> Points:
     """At most about `count` distinct points (structured ones first come first served; `extra` always).
 
-    Half of the points, at least, come from the hypercube.
+    The first is at the beginning, the second at the end, the third in the middle. Half of the points, at
+    least, come from the hypercube.
     """
     shape = tuple(shape)
-    total = prod(shape)
-    if total <= count:
-        return list(product(*map(range, shape)))
+    found = _planned(shape, seed % SEEDS, count)
+    added = [point for point in dict.fromkeys(extra) if len(point) == len(shape) and point not in found]
+    if not added or prod(shape) <= count:
+        return list(found)
+    return [*found[:3], *added, *found[3:]]
+
+
+@lru_cache(maxsize=512)
+def _planned(shape: tuple[int, ...], seed: int, count: int) -> tuple[tuple[int, ...], ...]:
+    if prod(shape) <= count:
+        return tuple(product(*map(range, shape)))
     fixed = structured(shape)
     if len(fixed) > count // 2:
         keep = max(count // 2, 1)
-        # First and last always; of the others a different part for each node.
-        start = seed % len(fixed)
-        fixed = fixed[:2] + (fixed[start:] + fixed[:start])[: max(keep - 2, 0)]
-    points = dict.fromkeys(point for point in extra if len(point) == len(shape))
-    points.update(dict.fromkeys(fixed))
+        # First, last and centre always; of the others a different part for each node.
+        start = 3 + seed % max(len(fixed) - 3, 1)
+        fixed = (fixed[:3] + fixed[start:] + fixed[3:start])[:keep]
+    points = dict.fromkeys(fixed)
     points.update(dict.fromkeys(latin_hypercube(shape, count - len(fixed), seed)))
-    return list(points)
+    return tuple(points)
 
 
-def spread(shape: Sequence[int], seed: int, count: int) -> Points:
+@lru_cache(maxsize=256)
+def spread(shape: tuple[int, ...], seed: int, count: int) -> tuple[tuple[int, ...], ...]:
     """A Latin hypercube of `count` points, each once."""
-    return list(dict.fromkeys(latin_hypercube(tuple(shape), count, seed)))
+    return tuple(dict.fromkeys(latin_hypercube(shape, count, seed % SEEDS)))
+
+
+def notable(values: Sequence[float], places: Sequence[int]) -> list[int]:
+    """The places of the largest magnitude, the smallest non-zero one and a zero, as far as there are such."""
+    sizes = list(map(abs, values))
+    if not sizes:
+        return []
+    largest = max(sizes)
+    found = [sizes.index(largest)]
+    if 0.0 in sizes:
+        found.append(sizes.index(0.0))
+    smallest = min((size for size in sizes if size), default=0.0)
+    if smallest:
+        found.append(sizes.index(smallest))
+    return [places[i] for i in dict.fromkeys(found)]
 
 
 def wrong_share(compared: int, existing: int) -> float:
@@ -109,3 +140,21 @@ def wrong_share(compared: int, existing: int) -> float:
     if compared >= existing:
         return 0.0
     return min(3.0 / compared, 1.0) if compared else 1.0
+
+
+def wrong_share_of_all(samples: Iterable[tuple[int, int]]) -> float:
+    """The same bound for many gradients, each of which had `compared` of `existing` elements agree.
+
+    A share p_i of each may be wrong; that none was met has the probability Π (1 - p_i)^k_i ≤ exp(-Σ k_i p_i),
+    so Σ k_i p_i ≤ 3 with 95 % confidence. The largest Σ n_i p_i under that puts all wrong elements where the
+    fewest of the most were looked at.
+    """
+    room, wrong, total = 3.0, 0.0, 0
+    rows = sorted(samples, key=lambda row: row[1] / max(row[0], 1e-9), reverse=True)
+    for compared, existing in rows:
+        total += existing
+        if compared < existing and room > 0:
+            share = min(room / compared, 1.0) if compared else 1.0
+            wrong += share * existing
+            room -= share * compared
+    return min(wrong / total, 1.0) if total else 0.0

@@ -8,7 +8,7 @@ from math import prod
 from explorer.engine.array import Array, Bounded, Box, Coords
 from explorer.engine.elementwise import Full, Missing
 from explorer.engine.leaf import resolve_shape
-from explorer.engine.memory import Values, rearrange
+from explorer.engine.memory import Values, box_points, rearrange
 from explorer.engine.run import Run
 from explorer.errors import ShapeError
 
@@ -69,7 +69,7 @@ class View(Array):
         return rearrange(values, lengths, strides), errors and rearrange(errors, lengths, strides)
 
     def _diagonal(self, box: Box, run: Run) -> Bounded:
-        points = list(_product(box))
+        points = list(box_points(box))
         return self.at(list(zip(*points, strict=True)), len(points), run)
 
     def _at(self, coords: Coords, count: int, run: Run) -> Bounded:
@@ -115,7 +115,7 @@ class Reshape(Array):
                 [self.source.shape[axis] for axis in theirs],
             )
             if part is None:
-                points = list(_product(box))
+                points = list(box_points(box))
                 return self.at(list(zip(*points, strict=True)), len(points), run)
             inner += part
         return self.source.eval(tuple(inner), run)
@@ -188,14 +188,6 @@ def _regroup(
             place //= size
         return point[::-1]
     return None
-
-
-def _product(box: Box) -> list[tuple[int, ...]]:
-    """The points of a box, row-major."""
-    points: list[tuple[int, ...]] = [()]
-    for index in box:
-        points = [(*point, i) for point in points for i in index]
-    return points
 
 
 class Cat(Array):

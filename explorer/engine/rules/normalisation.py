@@ -5,12 +5,13 @@ from __future__ import annotations
 from math import prod
 
 from explorer.engine.array import Array
+from explorer.engine.reduce import centred_sum
 from explorer.engine.registry import Site, vjp
 
 Vjp = list[Array | None]
 
 
-@vjp("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
+@vjp("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0", shared=(1, 0, 0))
 def batch_norm(n: Site, g: Array) -> Vjp:
     """y = (x - μ) r w + b per channel, r = 1/√(σ² + ε).
 
@@ -26,12 +27,12 @@ def batch_norm(n: Site, g: Array) -> Vjp:
     else:
         mean = n.running_mean.reshape(*channel)
         scale = 1 / (n.running_var.reshape(*channel) + (n.eps if "eps" in n.saved else n.epsilon)).sqrt()
-    centred = x - mean
-    total, product = g.sum(others, keepdim=True), (g * centred).sum(others, keepdim=True)
+    total = g.sum(others, keepdim=True)
+    product = centred_sum(g, x, mean, total, others)
     weight = 1.0 if n.weight is None else n.weight.reshape(*channel)
     if n.training:
         count = g.numel // max(g.shape[1], 1)
-        dx = (g - total / count - centred * (product * scale * scale / count)) * (scale * weight)
+        dx = (g - total / count - (x - mean) * (product * scale * scale / count)) * (scale * weight)
     else:
         dx = g * (scale * weight)
     return [dx, (product * scale).reshape(-1), total.reshape(-1)]
