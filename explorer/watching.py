@@ -25,7 +25,7 @@ from explorer.kept import KEPT_NODES, Kept
 from explorer.layers import norms
 from explorer.light import Light, Told, with_finding
 from explorer.names import Names, collect
-from explorer.places import source_of
+from explorer.places import set_out, source_of
 from explorer.ranks import Rank, named, rank_now
 from explorer.report import CheckMode, Report, Session
 from explorer.script import StopScript
@@ -106,6 +106,7 @@ class Watch:
         self._handles = Handles()
 
     def __enter__(self) -> Watch:
+        set_out()
         try:
             # Entered first, so left last: on leaving it runs backwards of its own, which are nobody's calls.
             with self._stages.guard("gathering evidence"):
