@@ -90,7 +90,7 @@ def at_once(tensor: torch.Tensor) -> GradientRecord | None:
         return None
     dtype = tensor.dtype
     least = _LEAST.get(dtype)
-    if least is None or tensor.is_nested:
+    if least is None or tensor.is_nested or tensor._is_zerotensor():
         return None
     numel = tensor.numel()
     if numel <= SMALL:
