@@ -98,12 +98,18 @@ def _policy(script: str) -> str:
 
 
 def _drawing(view: View, report: int, place: int) -> str:
-    """One drawing; all but the first stand in a template, so that they cost nothing until shown."""
+    """One drawing; all but a circuit shown first stand in a template, and cost nothing until shown."""
+    named = f'<svg class="drawing" data-view="{report}-{place}" xmlns="http://www.w3.org/2000/svg"'
+    if view.picture is None:
+        inner = "\n".join(
+            f'<g data-room="{number}">\n{room.picture.content}\n</g>'
+            for number, room in enumerate(view.rooms)
+        )
+        return f"<template>{named}>\n{inner}\n</svg></template>"
     left, top, width, height = view.picture.box
     drawing = (
-        f'<svg class="drawing" data-view="{report}-{place}" xmlns="http://www.w3.org/2000/svg" '
-        f'viewBox="{left:.1f} {top:.1f} {width:.1f} {height:.1f}" role="group" aria-label="autograd graph">'
-        f'<g class="moved">\n{view.picture.content}\n</g></svg>'
+        f'{named} viewBox="{left:.1f} {top:.1f} {width:.1f} {height:.1f}" role="group"'
+        f' aria-label="autograd graph"><g class="moved">\n{view.picture.content}\n</g></svg>'
     )
     return drawing if report == place == 0 else f"<template>{drawing}</template>"
 
@@ -119,6 +125,8 @@ def _variables() -> str:
         "wrong": theme.WRONG_INK,
         "finding": theme.FINDING_INK,
         "link": "#0072B2",
+        "frame": theme.CLUSTER_BORDER,
+        **{f"room{level}": fill for level, fill in enumerate(theme.CLUSTER_FILLS)},
     }
     light = "".join(f"--{name}:{colour};" for name, colour in names.items())
     dark = "".join(f"--{name}:{theme.DARK[colour]};" for name, colour in names.items())

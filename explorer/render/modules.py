@@ -63,7 +63,7 @@ def to_depth(drawing: Drawing, depth: int, order: dict[int, int]) -> Drawing:
         numbers.setdefault(chain[: max(depth, 1)] if len(chain) >= max(depth, 1) else place, len(numbers))
         for place, chain in enumerate(chains)
     ]
-    home = _untangled(drawing, home, order)
+    home = untangled(drawing, home, order)
     groups: dict[int, list[int]] = {}
     for place, group in enumerate(home):
         groups.setdefault(group, []).append(place)
@@ -85,13 +85,25 @@ def _module_box(drawing: Drawing, places: list[int], depth: int) -> Shape:
     members, inside, hidden = merged(drawing, places)
     face = drawing.shapes[places[0]]
     path = face.module[: max(depth, 1)]
-    outer, name = path[:-1], path[-1]
-    label = drawing.titles.get(path, f"{outer[-1]}.{name}" if outer and name.isdigit() else name)
+    outer, label = path[:-1], module_name(drawing, path, len(path) - 1, len(path))
     amount = words.count(len({*members, *inside, *hidden}), "node")
     return Shape(f"m{members[0]}", members, "module", label, outer, inside=inside, hidden=hidden, note=amount)
 
 
-def _untangled(drawing: Drawing, home: list[int], order: dict[int, int]) -> list[int]:
+def module_name(drawing: Drawing, path: Path, above: int, depth: int) -> str:
+    """What the module at `depth` of `path` is called inside the one at `above`: "attn.proj", "h.0–11 ×12"."""
+    names: list[str] = []
+    for end in range(above, depth):
+        title = drawing.titles.get(path[: end + 1])
+        if title is not None and names and path[end].isdigit():
+            names.pop()  # the title of a numbered module begins with the name of the one around it
+        elif title is None and not names and end and path[end].isdigit():
+            names.append(path[end - 1])
+        names.append(title or path[end])
+    return ".".join(names)
+
+
+def untangled(drawing: Drawing, home: list[int], order: dict[int, int]) -> list[int]:
     """Split groups that would close a cycle into runs of the forward pass."""
     bad = tangled(drawing, home)
     if not bad:

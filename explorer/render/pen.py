@@ -77,7 +77,11 @@ class Pen:
 
     # ------------------------------------------------------------ shapes
 
-    def shape(self, dot: graphviz.Digraph, place: int, frame: str) -> None:
+    def shape(self, dot: graphviz.Digraph, place: int, frame: str, *, key: str = "") -> None:
+        """Write the box of the shape at `place`; `frame` is its module where that has no frame of its own.
+
+        `key` names the box where the shape's own key would not do.
+        """
         shape, state = self.drawing.shapes[place], self.marks[place]
         root = any(member in self.roots for member in shape.members)
         look, ink = _look(shape, state, self.spread, root)
@@ -94,9 +98,9 @@ class Pen:
             "wrong" * state.wrong,
         )
         dot.node(
-            shape.key,
+            key or shape.key,
             table(rows),
-            id=shape.key,
+            id=key or shape.key,
             **{"class": " ".join(filter(None, names))},
             tooltip=self._tooltip(shape, state),
             **look,
@@ -182,6 +186,7 @@ class Pen:
             dot.edge(self.keys[wire.source], self.keys[wire.target], **self.wire(wire))
 
     def wire(self, wire: Wire) -> dict[str, str]:
+        """The look of a wire, from the gradients of its edges."""
         if wire.again:
             label = theme.NEXT + words.times(self.drawing.shapes[wire.source].times)
             return {"style": "dashed", "constraint": "false", "tooltip": label, "class": "again"}

@@ -7,6 +7,7 @@ import hashlib
 import html as entities
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -103,7 +104,7 @@ def layers(amount: int) -> Report:
     return samples.filled(build.graph(), samples.wave)
 
 
-@pytest.mark.parametrize(("amount", "nodes", "most"), [(8, 43, 120_000), (299, 1498, 2_500_000)])
+@pytest.mark.parametrize(("amount", "nodes", "most"), [(8, 43, 150_000), (299, 1498, 2_500_000)])
 def test_size(amount: int, nodes: int, most: int) -> None:
     report = layers(amount)
     assert len(report.graph.nodes) == nodes
@@ -182,8 +183,8 @@ def test_lines_are_read_only_where_they_still_say_the_same(tmp_path: Path) -> No
     assert known(tmp_path / "none.py", 2, "x = 1") == {"2": "x = 1"}
 
 
-def test_every_box_and_wire_of_the_first_view_is_drawn() -> None:
-    for report in (samples.xyz(), samples.sigmoid(), samples.block(), samples.kinds()):
+def test_every_box_and_wire_of_a_circuit_is_drawn() -> None:
+    for report in (samples.xyz(), samples.sigmoid()):
         text = page(report)
         view = data(text)["reports"][0]["views"][0]
         drawing = text[text.index('<svg class="drawing"') : text.index("</svg>")]
@@ -191,6 +192,26 @@ def test_every_box_and_wire_of_the_first_view_is_drawn() -> None:
         wires = {int(place) for place in re.findall(r'data-w="(\d+)"', drawing)}
         assert boxes == set(range(len(view["shapes"])))
         assert wires == set(range(len(view["wires"])))
+
+
+@pytest.mark.parametrize("sample", [samples.block, samples.kinds, samples.resnet])
+def test_every_module_is_drawn_with_what_is_in_it(sample: Callable[[], Report]) -> None:
+    text = page(sample())
+    for number, view in enumerate(data(text)["reports"][0]["views"]):
+        drawing = text[text.index(f'data-view="0-{number}"') :]
+        parts = drawing[: drawing.index("</svg>")].split('<g data-room="')[1:]
+        assert len(parts) == len(view["rooms"])
+        boxes = sum(len(re.findall(r'data-t="\d+"', part)) for part in parts)
+        assert (
+            boxes == len(view["shapes"]) + len(view["rooms"]) - 1
+        )  # each shape once, each module as a box once
+        for room, part in zip(view["rooms"], parts, strict=True):
+            assert {thing for thing, *_ in room["t"]} == set(map(int, re.findall(r'data-t="(\d+)"', part)))
+            ends = {
+                int(end) for pair in re.findall(r'data-e="(-?\d+,-?\d+)~?"', part) for end in pair.split(",")
+            }
+            assert ends <= {thing for thing, *_ in room["t"]} | {-1 - door for door in range(len(room["d"]))}
+            assert {end for end in ends if end < 0} == {-1 - door for door in range(len(room["d"]))}
 
 
 def test_a_session_holds_every_report() -> None:
@@ -204,10 +225,21 @@ def test_a_session_without_reports() -> None:
     assert data(page(Session((), "train.py", "2.13.0", 0)))["reports"] == []
 
 
+def levels(view: dict[str, Any]) -> list[int]:
+    """How many modules each module of a view is in."""
+    found: list[int] = []
+    for room in view["rooms"]:
+        found.append(0 if room["u"] < 0 else found[room["u"]] + 1)
+    return found
+
+
 def test_depth_opens_that_depth() -> None:
-    views = data(page(samples.block(), depth=1))["reports"][0]["views"]
-    assert views[0]["label"] == "modules, depth 1"
-    assert len(views[0]["shapes"]) < len(views[-1]["shapes"])
+    view = data(page(samples.block(), depth=1))["reports"][0]["views"][0]
+    assert view["label"] == "modules, depth 1"
+    assert view["opened"] == [0]
+    view = data(page(samples.block(), depth=2))["reports"][0]["views"][0]
+    assert view["opened"] == [number for number, level in enumerate(levels(view)) if level < 2]
+    assert len(view["opened"]) == 2
 
 
 def test_beyond_the_limit_not_every_node_is_drawn() -> None:

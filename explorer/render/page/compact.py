@@ -24,6 +24,10 @@ _ROUNDED = 50
 """Numbers in the path of a rounded box: a start and eight curves of three points."""
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, width, height."""
+
+
 @dataclass(slots=True)
 class _Bounds:
     """The least box around everything drawn."""
@@ -36,7 +40,12 @@ class _Bounds:
         self.xs += (min(numbers[::2]), max(numbers[::2]))
         self.ys += (min(numbers[1::2]), max(numbers[1::2]))
 
-    def box(self, margin: float = 8) -> tuple[float, float, float, float]:
+    def join(self, other: _Bounds) -> None:
+        """Grow by other bounds."""
+        self.xs += other.xs
+        self.ys += other.ys
+
+    def box(self, margin: float = 8) -> Box:
         """x, y, width and height with a margin around."""
         left, top = min(self.xs, default=0) - margin, min(self.ys, default=0) - margin
         return left, top, max(self.xs, default=0) + margin - left, max(self.ys, default=0) + margin - top
@@ -44,10 +53,11 @@ class _Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Compact:
-    """A drawing for the page: the content of its `svg` element and its box (x, y, width, height)."""
+    """A drawing for the page: the content of its `svg` element, its box, and the box of each node by name."""
 
     content: str
-    box: tuple[float, float, float, float]
+    box: Box
+    places: Mapping[str, Box]
 
 
 Attributes = Callable[[str, str], Mapping[str, str] | None]
@@ -72,20 +82,24 @@ def compact(svg: bytes, palette: Palette, attributes: Attributes) -> Compact:
     graph = fromstring(svg).find(f"{_SVG}g")
     if graph is None:
         raise LayoutError("the layout engine returned no SVG")
-    bounds = _Bounds()
+    bounds, places = _Bounds(), dict[str, Box]()
     written: dict[str, list[str]] = {"cluster": [], "edge": [], "node": []}
     for group in graph.iter(f"{_SVG}g"):
         what = group.get("class", "").split(" ")[0]
         if what not in written:
             continue
-        called = attributes(what, _tooltip(group) if what == "cluster" else _title(group))
+        name = _tooltip(group) if what == "cluster" else _title(group)
+        called, own = attributes(what, name), _Bounds()
+        loose = what != "node" or "wire" in group.get("class", "").split(" ")
+        inner = "".join(_shapes(group, palette, own, loose)) if called is not None or what == "node" else ""
+        if what == "node":
+            places[name] = own.box(0)
         if called is None:
             continue
-        loose = what != "node" or "wire" in group.get("class", "").split(" ")
-        inner = "".join(_shapes(group, palette, bounds, loose))
+        bounds.join(own)
         said = "".join(f' {key}="{escape(value)}"' for key, value in called.items())
         written[what].append(f"<g{said}>{inner}</g>")
-    return Compact("\n".join(line for lines in written.values() for line in lines), bounds.box())
+    return Compact("\n".join(line for lines in written.values() for line in lines), bounds.box(), places)
 
 
 def _title(group: Element) -> str:

@@ -81,21 +81,38 @@ function recordOf(raw, spec) {
 
 /** One level of detail: its shapes and wires, and where each node and edge of the graph is drawn. */
 function viewOf(raw, number, report) {
-  const view = {...raw, number, homes: new Map(), strung: new Map()};
-  view.shapes = raw.shapes.map((shape) => {
+  const base = raw.shapes.map((shape) => {
     if (typeof shape === "number") return {members: [shape], nodes: [shape], kind: "", label: "", times: 1};
     const members = shape.m, nodes = [...new Set([...members, ...(shape.i || []), ...(shape.h || [])])];
     return {members, nodes, kind: shape.k || "", label: text(shape.l), module: text(shape.p), times: shape.t || 1};
   });
-  view.shapes.forEach((shape, place) => {
-    for (const node of shape.nodes) view.homes.set(node, [...(view.homes.get(node) || []), place]);
+  const view = {number, report, base, label: raw.label, note: raw.note, folded: raw.folded, marks: raw.marks, circuit: raw.circuit, lines: raw.wires, box: raw.box,
+    finest: placesOf(base)};
+  if (raw.rooms) {
+    const nest = nestOf(view, raw);
+    return settle(nest, nest.opened);
+  }
+  return indexed({...view, shapes: base, wires: raw.wires.map(([source, target, ...edges]) => ({source, target, edges}))});
+}
+
+/** Node -> the places of the shapes it is drawn in. */
+function placesOf(shapes) {
+  const homes = new Map();
+  shapes.forEach((shape, place) => {
+    for (const node of shape.nodes) homes.set(node, [...(homes.get(node) || []), place]);
   });
-  view.wires = raw.wires.map(([source, target, ...edges], place) => {
-    for (const edge of edges) view.strung.set(edge, [...(view.strung.get(edge) || []), place]);
-    return {source, target, edges};
+  return homes;
+}
+
+/** A view with what is found by node and by edge. */
+function indexed(view) {
+  const strung = new Map();
+  view.wires.forEach(({edges}, place) => {
+    for (const edge of edges) strung.set(edge, [...(strung.get(edge) || []), place]);
   });
-  view.steps = stepsOf(report, view);
-  return view;
+  const whole = {...view, homes: placesOf(view.shapes), strung};
+  whole.steps = stepsOf(view.report, whole);
+  return whole;
 }
 
 /** The backward's order; nodes that ran one after another inside one folded box are one step. */

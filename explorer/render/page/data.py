@@ -152,15 +152,41 @@ def _brief(report: Report, node: Node, strings: _Strings) -> list[Any]:
 
 def _view(view: View, strings: _Strings, partly: str) -> Object:
     drawing = view.drawing
-    return {
+    found: Object = {
         "label": view.label,
         "note": words.clean(view.note, SAID),
         "folded": [*(words.clean(line, SAID) for line in drawing.folded), *([partly] if partly else [])],
         "circuit": drawing.circuit,
-        "box": [round(number, 1) for number in view.picture.box],
         "shapes": [_shape(shape, strings) for shape in drawing.shapes],
         "wires": _wires(drawing),
     }
+    if view.picture is not None:
+        return {**found, "box": _places(view.picture.box)}
+    again = [place for place, wire in enumerate(drawing.wires) if wire.again]
+    return {**found, "again": again, "rooms": _rooms(view, strings), "opened": sorted(view.opened)}
+
+
+def _rooms(view: View, strings: _Strings) -> list[Object]:
+    """Every module: name, path, the one around it, its box, its things and doors with their places."""
+    assert view.nest is not None
+    found = []
+    for module, room in zip(view.nest.modules, view.rooms, strict=True):
+        doors = [
+            [*_places(place), int(door.out), *door.things]
+            for door, place in zip(module.doors, room.doors, strict=True)
+        ]
+        things = [[thing, *_places(room.things[thing])] for thing in module.things]
+        path = strings.number(".".join(module.face.module))
+        name = strings.number(module.name)
+        box = _places(room.picture.box)
+        found.append({"n": name, "p": path, "u": module.parent, "b": box, "t": things, "d": doors})
+    return found
+
+
+def _places(numbers: Iterable[float]) -> list[float]:
+    return [
+        int(short) if short == int(short) else short for short in (round(number, 1) for number in numbers)
+    ]
 
 
 def _shape(shape: Shape, strings: _Strings) -> Object | int:

@@ -4,28 +4,13 @@ function openReport(number) {
   stopSteps();
   const report = reportAt(number);
   byId("call").value = String(number);
-  const names = report.views.map((view) => make("option", {value: String(view.number)}, `${view.label} (${count(view.shapes.length)})`));
-  const sorted = [...report.views].sort((one, other) => one.shapes.length - other.shapes.length);
-  byId("view").replaceChildren(...sorted.map((view) => names[view.number]));
-  byId("view-field").hidden = report.views.length < 2;
   showView(report, 0);
-  byId("view").value = "0";
+  listChoices();
   search.field.value = "";
   chooseNothing();
   showLegend();
   resetSteps();
   fitLegibly();
-}
-
-/** Follow #n12 or #r2n12; false when the address names no node. */
-function follow(hash) {
-  const found = /^#(?:r(\d+))?n(\d+)$/.exec(hash);
-  if (!found) return false;
-  const report = found[1] ? Number(found[1]) - 1 : 0, node = Number(found[2]);
-  if (report < 0 || report >= DATA.reports.length || node >= DATA.reports[report].nodes.length) return false;
-  if (!stage.report || stage.report.place !== report) openReport(report);
-  choose(node);
-  return true;
 }
 
 function setTheme(dark) {
@@ -35,14 +20,12 @@ function setTheme(dark) {
 
 function unfoldChosen() {
   const place_ = chosen.shape ?? (stage.view.homes.get(chosen.node) || [])[0];
-  if (place_ === undefined || place_ === null) return;
-  const {nodes} = stage.view.shapes[place_], number = finer(nodes);
-  if (number >= 0) changeView(number, nodes);
+  if (place_ !== undefined && place_ !== null) unfolding(stage.view.shapes[place_])?.();
 }
 
 function foldChosen() {
-  if (chosen.node === null && chosen.shape === null) return;
-  foldNodes(chosen.node === null ? stage.view.shapes[chosen.shape].nodes : [chosen.node]);
+  if (chosen.module) toggle(chosen.module);
+  else if (chosen.node !== null || chosen.shape !== null) (folding(chosen.node === null ? stage.view.shapes[chosen.shape].nodes : [chosen.node]) || (() => tell("nothing around it can be folded")))();
 }
 
 const STRIDE = 60;
@@ -63,7 +46,9 @@ function listenToKeys() {
     if (field && event.key !== "Escape") return;
     const pressable = event.target.closest("button, summary, .row, [role=button]");
     if (pressable && (event.key === " " || event.key === "Enter")) {
-      if (pressable.matches(".n")) { event.preventDefault(); chooseShape(Number(pressable.dataset.s)); }
+      if (!pressable.matches(".n,.m")) return;
+      event.preventDefault();
+      pressed(pressable);
       return;
     }
     if (event.target.closest("#ae-panel") && event.key.startsWith("Arrow")) return;
@@ -74,11 +59,26 @@ function listenToKeys() {
   });
 }
 
+/** Enter or space on a box or frame: it is chosen, and when it already was, a module opens or folds. */
+function pressed(element) {
+  if (element.matches(".m")) {
+    const module = Number(element.dataset.module);
+    if (chosen.module === module) toggle(module);
+    else chooseModule(module);
+    return;
+  }
+  const place_ = Number(element.dataset.s), {folded} = stage.view.shapes[place_];
+  if (folded && chosen.shape === place_) toggle(folded);
+  else chooseShape(place_);
+}
+
 function clicked(target) {
-  const box = target.closest?.(".n[data-s]"), frame = target.closest?.(".m");
-  if (box) chooseShape(Number(box.dataset.s));
-  else if (frame && target.closest("text")) foldModule(frame.dataset.m);
-  else if (chosen.node !== null || chosen.shape !== null) chooseNothing();
+  const box = target.closest?.(".n[data-s]"), frame = target.closest?.(".m"), sign_ = target.closest?.(".sign");
+  if (box && sign_) toggle(stage.view.shapes[Number(box.dataset.s)].folded);
+  else if (box) chooseShape(Number(box.dataset.s));
+  else if (frame && sign_) toggle(Number(frame.dataset.module));
+  else if (frame && target.closest("text")) chooseModule(Number(frame.dataset.module));
+  else if (chosen.node !== null || chosen.shape !== null || chosen.module) chooseNothing();
 }
 
 function start() {
@@ -93,14 +93,14 @@ function start() {
   dark.addEventListener("change", () => setTheme(dark.matches));
   byId("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
   byId("call").addEventListener("change", () => openReport(Number(byId("call").value)));
-  byId("view").addEventListener("change", () => changeView(Number(byId("view").value)));
+  byId("view").addEventListener("change", takeChoice);
   byId("in").addEventListener("click", () => zoom(1.25));
   byId("out").addEventListener("click", () => zoom(0.8));
   byId("fit").addEventListener("click", fit);
   byId("home").addEventListener("click", () => { stopSteps(); setStep(0); chooseNothing(); });
   if (!DATA.reports.length) { present("Overview", make("p", {}, "No backward call was explored.")); return; }
   listenToPointers(clicked);
-  stage.host.addEventListener("dblclick", (event) => { if (event.target.closest(".n")) unfoldChosen(); });
+  stage.host.addEventListener("dblclick", (event) => { if (event.target.closest(".sign")) return; if (event.target.closest(".n")) unfoldChosen(); else if (event.target.closest(".m text")) foldChosen(); });
   listenToSearch();
   listenToSteps();
   listenToKeys();

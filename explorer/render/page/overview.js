@@ -10,7 +10,7 @@ function findingBox(finding, act) {
 
 /** Fly to the node a finding names; unfold where it is hidden in a box. */
 function go(finding) {
-  choose(finding.node ?? finding.nodes[0]);
+  choose(finding.node ?? finding.nodes[0], {reveal: true});
 }
 
 function showOverview() {

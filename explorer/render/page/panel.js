@@ -51,22 +51,20 @@ function tools(report, node) {
     {"aria-pressed": String(chosen.path === towards), "data-path": towards});
   const place_ = (stage.view.homes.get(node.id) || [])[0];
   const shape = place_ === undefined ? null : stage.view.shapes[place_];
-  const open = shape && shape.nodes.length > 1 ? finer(shape.nodes) : -1;
-  const close = coarser([node.id]);
+  const open = shape && shape.nodes.length > 1 ? unfolding(shape) : null, close = folding([node.id]);
   return make("div", {class: "tools"}, toggle("loss", "Path to loss"), toggle("leaves", "Path to leaves"),
-    open >= 0 ? button("Unfold", () => changeView(open, shape.nodes), {"data-act": "unfold"}) : null,
-    close >= 0 && node.module ? button("Fold", () => foldNodes([node.id]), {"data-act": "fold"}) : null,
+    open ? button("Unfold", open, {"data-act": "unfold"}) : null, close ? button("Fold", close, {"data-act": "fold"}) : null,
     node.index >= 0 ? button("Step here", () => stepTo(node.id), {"data-act": "step"}) : null,
-    button("Copy link", () => copyLink(node.id), {"data-act": "copy"}));
+    button("Copy link", () => copyLink(), {"data-act": "copy"}));
 }
 
-async function copyLink(node) {
-  const link = (location.protocol === "about:" ? "" : location.href.split("#")[0]) + anchor(node);
+async function copyLink() {
+  const link = (location.protocol === "about:" ? "" : location.href.split("#")[0]) + anchor();
   try {
     await navigator.clipboard.writeText(link);
     tell(`copied ${link}`);
   } catch {
-    const field = make("input", {value: link, readonly: true, "aria-label": "Link to this node", style: "width:100%;margin-top:8px"});
+    const field = make("input", {value: link, readonly: true, "aria-label": "Link to this", style: "width:100%;margin-top:8px"});
     byId("panel").querySelector(".tools").after(field);
     field.select();
     tell("press Control and C to copy the link");
@@ -176,20 +174,30 @@ function otherwise(report, node) {
     ["note", node.note ? theirs(node.note) : ""]]));
 }
 
-/** A folded box: how much is in it, the range of its gradients, its worst verdict, and its nodes as links. */
+/** A folded box. */
 function showShape(place_) {
-  const report = stage.report, shape = stage.view.shapes[place_], nodes = shape.nodes.map((id) => report.nodes[id]);
+  const shape = stage.view.shapes[place_];
+  showFold(shape, "Folded", [["Unfold", unfolding(shape), "unfold"], ["Fold", folding(shape.nodes), "fold"]]);
+}
+
+/** An open module. */
+function showModule(number) {
+  showFold(stage.view.modules[number].shape, "Module", [["Fold", () => toggle(number), "fold"], ["Unfold all inside", unfoldingAll(number), "unfold-all"]]);
+}
+
+/** How much is in several nodes together, the range of their gradients, the worst verdict, and each as a link. */
+function showFold(shape, kind, acts) {
+  const report = stage.report, nodes = shape.nodes.map((id) => report.nodes[id]);
   const levels = nodes.map(rmsOf).filter((rms) => rms > 0 && Number.isFinite(rms));
   const bad = nodes.filter((node) => node.verdict && node.verdict.status.includes("mismatch"));
-  const open = finer(shape.nodes);
   const statuses = new Map();
   for (const node of nodes) if (node.verdict) statuses.set(node.verdict.status, (statuses.get(node.verdict.status) || 0) + 1);
   const findings = [...new Set(nodes.flatMap((node) => report.findingsOf.get(node.id) || []))];
   const shown = nodes.slice(0, 200);
-  present(`Folded: ${shape.label}`, make("h2", {}, theirs(shape.label || nodes[0].label)),
+  present(`${kind}: ${shape.label}`, make("h2", {}, theirs(shape.label || nodes[0].label)),
     make("p", {class: "under"}, [count(nodes.length, "node"), shape.times > 1 ? `${shape.times} alike drawn once` : "", shape.module].filter(Boolean).join(" · ")),
-    make("div", {class: "tools"}, open >= 0 ? button("Unfold", () => changeView(open, shape.nodes), {"data-act": "unfold"}) : null,
-      coarser(shape.nodes) >= 0 ? button("Fold", () => foldNodes(shape.nodes), {"data-act": "fold"}) : null),
+    make("div", {class: "tools"}, acts.filter(([, act]) => act).map(([label, act, name]) => button(label, act, {"data-act": name})),
+      button("Copy link", copyLink, {"data-act": "copy"})),
     findings.map((finding) => findingBox(finding, () => go(finding))),
     section("Gradients inside", rows([["RMS", levels.length ? `${scientific(Math.min(...levels))} … ${scientific(Math.max(...levels))}` : ""],
       ["check", [...statuses].map(([status, amount]) => `${count(amount)} ${status}`).join(", ")],

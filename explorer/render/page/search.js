@@ -54,7 +54,7 @@ function takeHit(number) {
   const node = search.hits[number];
   if (!node) return;
   closeSearch();
-  choose(node.id);
+  choose(node.id, {reveal: true});
 }
 
 function listenToSearch() {

@@ -2,40 +2,48 @@
 
 const stage = {
   host: byId("stage"), report: null, view: null, svg: null, moved: null,
-  x: 0, y: 0, scale: 1, made: new Map(), shapes: [], wires: new Map(), fitted: false, flight: 0,
+  x: 0, y: 0, scale: 1, made: new Map(), shapes: [], wires: new Map(), ways: null, rooms: null, fitted: false, flight: 0,
 };
 const NEAREST = 6, FAR = 0.3, LEGIBLE = 0.75;
 
-/** Show a level of detail of a report; drawings are made from their template when first shown. */
-function showView(report, number) {
-  const key = `${report.place}-${number}`;
-  if (!stage.made.has(key)) {
-    const find = (root) => root.querySelector(`svg[data-view="${key}"]`);
-    let svg = find(stage.host);
-    for (const template of stage.host.querySelectorAll("template")) {
-      if (!svg && find(template.content)) svg = document.importNode(find(template.content), true);
-    }
-    prepare(svg);
-    stage.made.set(key, svg);
-  }
+/** Show a level of detail of a report, with the modules of `open` open; a circuit has none. */
+function showView(report, number, open = null) {
+  const kept = report.views[number], key = `${report.place}-${number}`;
+  const view = kept.modules && open ? settle(kept, open) : kept;
   if (stage.svg) stage.svg.remove();
-  Object.assign(stage, {report, view: report.views[number], svg: stage.made.get(key)});
+  const drawn = view.modules ? compose(view, partsFor(key)) : laidOut(key);
+  Object.assign(stage, {report, view: {...view, box: drawn.box || view.box}, svg: drawn.svg, moved: drawn.moved, shapes: drawn.boxes, wires: drawn.wires,
+    ways: drawn.ways, rooms: drawn.rooms});
   stage.host.append(stage.svg);
-  stage.moved = stage.svg.querySelector(".moved");
-  stage.shapes = [];
-  stage.wires = new Map();
-  for (const element of stage.moved.querySelectorAll("[data-s]")) stage.shapes[Number(element.dataset.s)] = element;
-  for (const element of stage.moved.querySelectorAll("[data-w]")) {
-    const wire = Number(element.dataset.w);
-    stage.wires.set(wire, [...(stage.wires.get(wire) || []), element]);
-  }
   nameShapes();
   fit();
 }
 
-function prepare(svg) {
-  svg.removeAttribute("viewBox");
-  svg.setAttribute("aria-label", "Autograd graph");
+/** What the template of a level of detail holds. */
+function drawingIn(key) {
+  const find = (root) => root.querySelector(`svg[data-view="${key}"]`);
+  const kept = [...stage.host.querySelectorAll("template")].map(({content}) => find(content)).find(Boolean);
+  return kept ? document.importNode(kept, true) : find(stage.host);
+}
+
+function partsFor(key) {
+  if (!stage.made.has(key)) stage.made.set(key, partsOf(drawingIn(key)));
+  return stage.made.get(key);
+}
+
+/** A drawing that is shown as it was laid out. */
+function laidOut(key) {
+  if (!stage.made.has(key)) {
+    const svg = drawingIn(key), boxes = [], wires = new Map();
+    svg.removeAttribute("viewBox");
+    for (const element of svg.querySelectorAll("[data-s]")) boxes[Number(element.dataset.s)] = element;
+    for (const element of svg.querySelectorAll("[data-w]")) {
+      const wire = Number(element.dataset.w);
+      wires.set(wire, [...(wires.get(wire) || []), element]);
+    }
+    stage.made.set(key, {svg, moved: svg.querySelector(".moved"), boxes, wires, ways: null, rooms: null});
+  }
+  return stage.made.get(key);
 }
 
 /** Give every box a name to be read aloud; one of them at a time is in the order of the Tab key. */
@@ -46,6 +54,7 @@ function nameShapes() {
     element.setAttribute("role", "button");
     element.setAttribute("tabindex", number === 0 ? "0" : "-1");
     element.setAttribute("aria-label", shapeWords(number).replaceAll("\n", ", "));
+    if (stage.view.shapes[number].folded) element.setAttribute("aria-expanded", "false");
   });
 }
 
@@ -128,7 +137,8 @@ function zoom(factor, x = stage.host.clientWidth / 2, y = stage.host.clientHeigh
 function boxOf(element) {
   if (!element) return null;
   const ring = element.querySelector(":scope > rect, :scope > ellipse, :scope > path, :scope > polygon");
-  return (ring || element).getBBox();
+  const {x, y, width, height} = (ring || element).getBBox(), [dx, dy] = element.shift || [0, 0];
+  return {x: x + dx, y: y + dy, width, height};
 }
 
 /** Bring a box into the middle, large enough to be read. */
@@ -143,6 +153,18 @@ function fly(number, {gently = false} = {}) {
   const scale = gently ? stage.scale : Math.max(stage.scale, Math.min(1, LEGIBLE + 0.15));
   if (!gently && inside && stage.scale >= LEGIBLE) return;
   glide(w / 2 - middle.x * scale, h / 2 - middle.y * scale, scale);
+}
+
+/** Bring a box into sight as a whole, smaller where it has to be; one that is in sight stays. */
+function bring({x, y, width, height}) {
+  const {clientWidth: w, clientHeight} = stage.host, h = clientHeight - covered(), edge = 14;
+  const scale = Math.max(Math.min(stage.scale, (w - 2 * edge) / width, (h - 2 * edge) / height), FAR + 0.02);
+  const within = (start, size, room, now) => {
+    if (size * scale > room - 2 * edge) return edge - start * scale;
+    return Math.min(room - edge - (start + size) * scale, Math.max(edge - start * scale, now));
+  };
+  const at = {x: x + width / 2, y: y + height / 2}, by = scale - stage.scale;
+  glide(within(x, width, w, stage.x - at.x * by), within(y, height, h, stage.y - at.y * by), scale);
 }
 
 function glide(x, y, scale) {

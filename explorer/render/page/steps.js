@@ -2,8 +2,9 @@
 
 const steps = {at: 0, playing: false, end: null, timer: 0};
 
-function resetSteps() {
-  steps.at = 0;
+/** Steps of the view that is shown now, from the start or after the node that ran `last`. */
+function resetSteps(last = null) {
+  steps.at = last === null ? 0 : stage.view.steps.findIndex((nodes) => nodes.includes(last)) + 1;
   const amount = stage.view.steps.length;
   byId("steps").hidden = !amount;
   byId("slider").max = String(amount);
@@ -96,7 +97,7 @@ function stepOn(after) {
   setStep(steps.at + 1);
   const nodes = stage.view.steps[steps.at - 1], home = (stage.view.homes.get(nodes.at(-1)) || [])[0];
   for (const mark of stage.moved.querySelectorAll(".ring")) mark.remove();
-  if (home !== undefined) { ring(home, false); fly(home, {gently: true}); }
+  if (home !== undefined) { ring(boxOf(stage.shapes[home]), false); fly(home, {gently: true}); }
   const wires = wiresOf(nodes);
   for (const [wire] of wires) for (const element of stage.wires.get(wire) || []) element.classList.replace("done", "live");
   steps.end = travel(wires, steps.playing ? pace() * 0.8 : 600, () => {

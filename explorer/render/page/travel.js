@@ -4,7 +4,8 @@ const QUICKEST = 60;
 
 /** Points along a wire from its consumer to its producer: the way the gradient goes. */
 function wayOf(wire) {
-  const parts = (stage.wires.get(wire) || []).map((element) => {
+  const elements = stage.ways ? [...stage.ways[wire]].reverse() : stage.wires.get(wire) || [];
+  const parts = elements.map((element) => {
     const path = element.querySelector("path"), line = element.querySelector("polygon");
     const points = path ? along(path) : line ? ends(line) : [];
     return points.reverse();

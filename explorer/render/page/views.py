@@ -14,14 +14,15 @@ from explorer.errors import LayoutError
 from explorer.render import dot, fold, words
 from explorer.render.drawing import Drawing
 from explorer.render.layout import LayoutTimeoutError, layout
+from explorer.render.nest import Nest, nested
 from explorer.render.page.compact import Compact, compact
 from explorer.render.page.palette import Palette
+from explorer.render.page.rooms import Room, rooms
+from explorer.render.simplify import leaves_per_use
 from explorer.report import Report
 
 TIMEOUT = 20.0
 """Seconds the layout of the first view may take; the others get a third of it."""
-DEPTHS = 8
-"""Module depths that are tried at most."""
 LARGE = 10_000
 """Nodes beyond which a page holds the overview and the modules alone, and details of what they show."""
 STEPS = 3
@@ -32,17 +33,30 @@ _TITLE = re.compile(r"<title>([^<]*)</title>")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One level of detail: its name, the drawing it was made from, the SVG, and a note to show."""
+    """One level of detail: its name, the drawing it was made from, the SVG, and a note to show.
+
+    A circuit has one `picture`. Any other drawing is a `nest` with a room for each module, which the page
+    puts together; `opened` are the modules that are open at first.
+    """
 
     label: str
     drawing: Drawing
-    picture: Compact
+    picture: Compact | None = None
     note: str = ""
+    nest: Nest | None = None
+    rooms: tuple[Room, ...] = ()
+    opened: frozenset[int] = frozenset()
 
     @property
     def size(self) -> int:
-        """Bytes of the picture."""
-        return len(self.picture.content.encode("utf-8"))
+        """Bytes of the pictures."""
+        pictures = [room.picture for room in self.rooms] + ([self.picture] if self.picture else [])
+        return sum(len(picture.content.encode("utf-8")) for picture in pictures)
+
+    @property
+    def shown(self) -> int:
+        """Boxes in sight at first."""
+        return len(self.drawing.shapes) if self.nest is None else self.nest.shown(self.opened)
 
 
 class Opened(NamedTuple):
@@ -85,15 +99,15 @@ def views(
     first = _first(report, palette, opened, levels)
     found = [first]
     if len(first.drawing.shapes) >= len(report.graph.nodes):  # the others are coarser, and so must be small
-        budget = min(budget, first.size // 2)
+        budget = min(budget, first.size)
     spent = 0
     seen = {_identity(first.drawing)}
-    for label, drawing in _others(report, first.drawing, limit, opened, levels):
-        if _identity(drawing) in seen or not drawing.shapes:
+    for label, cut in _others(report, first.drawing, limit, opened, levels):
+        if _identity(cut.base) in seen or not 0 < len(cut.base.shapes) <= limit:
             continue
-        seen.add(_identity(drawing))
+        seen.add(_identity(cut.base))
         try:
-            view = _view(report, drawing, palette, label, TIMEOUT / 3)
+            view = _view(report, cut, palette, label, TIMEOUT / 3, levels)
         except LayoutError:
             continue  # the page has the first view; one that cannot be laid out is only not offered
         if spent + view.size <= budget:
@@ -105,11 +119,11 @@ def views(
 def _first(report: Report, palette: Palette, opened: Opened, levels: fold.Levels) -> View:
     note = ""
     for coarser in range(STEPS + 1):
-        drawing = fold.draw(report, **opened._asdict(), coarser=coarser, levels=levels)
-        whole = len(drawing.shapes) >= len(report.graph.nodes)
+        cut = fold.cut(report, **opened._asdict(), coarser=coarser, levels=levels)
+        whole = len(levels.drawn(cut).shapes) >= len(report.graph.nodes)
         label = "every node" if whole else opened.label
         try:
-            return _view(report, drawing, palette, label, TIMEOUT, note)
+            return _view(report, cut, palette, label, TIMEOUT, levels, note)
         except LayoutTimeoutError:
             if coarser == STEPS:
                 raise
@@ -119,31 +133,21 @@ def _first(report: Report, palette: Palette, opened: Opened, levels: fold.Levels
 
 def _others(
     report: Report, first: Drawing, limit: int, opened: Opened, levels: fold.Levels
-) -> Iterator[tuple[str, Drawing]]:
-    """Candidates, the most useful ones first: everything, then one level deeper, then the rest."""
+) -> Iterator[tuple[str, fold.Cut]]:
+    """Candidates, the most useful ones first: everything, then every module for itself."""
     if opened != Opened():
-        overview = fold.draw(report, levels=levels)
-        yield "every node" if len(overview.shapes) >= len(report.graph.nodes) else "overview", overview
+        overview = fold.cut(report, levels=levels)
+        every = len(overview.base.shapes) >= len(report.graph.nodes)
+        yield "every node" if every else "overview", overview
     if first.circuit:
         return
-    if len(report.graph.nodes) <= limit:
-        yield "every node", fold.draw(report, full=True, levels=levels)
-    elif len(report.graph.nodes) <= LARGE:
-        yield "finest", fold.draw(report, visible=limit, tallest=inf, levels=levels)
-    deepest = max((node.module.count(".") + 1 for node in report.graph.nodes if node.module), default=0)
-    by_depth = [
-        (f"modules, depth {depth}", fold.draw(report, depth=depth, levels=levels))
-        for depth in range(1, min(deepest, DEPTHS) + 1)
-    ]
-    fitting = [item for item in by_depth if len(item[1].shapes) <= limit]
-    yield from sorted(fitting, key=lambda item: _distance(len(item[1].shapes), len(first.shapes)))
-    if len(report.graph.nodes) <= limit:
-        yield "without reshapes", fold.draw(report, visible=limit, tallest=inf, levels=levels)
-
-
-def _distance(shapes: int, first: int) -> int:
-    """Finer views come before coarser ones, the nearest first."""
-    return shapes - first if shapes > first else 10**9 + first - shapes
+    nodes = len(report.graph.nodes)
+    if nodes <= limit:
+        yield "every node", fold.cut(report, full=True, levels=levels)
+    elif nodes <= LARGE:
+        yield "finest", fold.cut(report, visible=limit, tallest=inf, levels=levels)
+    if fold.SMALL < nodes <= LARGE:
+        yield "parameters inside", fold.Cut(levels.light)
 
 
 def _identity(drawing: Drawing) -> object:
@@ -151,16 +155,27 @@ def _identity(drawing: Drawing) -> object:
 
 
 def _view(
-    report: Report, drawing: Drawing, palette: Palette, label: str, timeout: float, note: str = ""
+    report: Report,
+    cut: fold.Cut,
+    palette: Palette,
+    label: str,
+    timeout: float,
+    levels: fold.Levels,
+    note: str = "",
 ) -> View:
-    svg = layout(dot.of_drawing(report, drawing), "svg", timeout=timeout)
-    return View(label, drawing, compact(svg, palette, _Groups(drawing, svg).attributes), note)
+    if cut.base.circuit:
+        svg = layout(dot.of_drawing(report, cut.base), "svg", timeout=timeout)
+        return View(label, cut.base, compact(svg, palette, _Groups(cut.base, svg).attributes), note)
+    drawing = leaves_per_use(cut.base)
+    nest = nested(drawing, levels.order)
+    made = rooms(report, nest, palette, timeout)
+    return View(label, drawing, None, note, nest, made, nest.down_to(cut.depth))
 
 
 class _Groups:
     """Says what each group of the engine's drawing is: the box it shows, or the wire it is part of.
 
-    In a circuit a wire is three groups, an edge to a box that holds its numbers, the box, and an edge
+    A wire of a circuit is three groups, an edge to a box that holds its numbers, the box, and an edge
     from it; all three get the place of the wire.
     """
 
@@ -170,12 +185,10 @@ class _Groups:
         for place, wire in enumerate(drawing.wires):
             ends = drawing.shapes[wire.source].key, drawing.shapes[wire.target].key
             self._between[ends].append(place)
-        self._strung = self._strings(svg) if drawing.circuit else {}
+        self._strung = self._strings(svg)
 
     def attributes(self, what: str, name: str) -> dict[str, str] | None:
         """The attributes of one group; see `explorer.render.page.compact.Attributes`."""
-        if what == "cluster":
-            return {"class": "m", "data-m": words.clean(name, 200)} if name else None
         if what == "edge":
             tail, _, front = name.partition("->")
             place = self._strung.get(front, self._strung.get(tail))

@@ -1,0 +1,165 @@
+// Puts the layouts of open modules into one another. Where a module opens, its surroundings are stretched:
+// along each axis by a map that never brings two places closer, so that nothing comes to overlap.
+
+const ABOVE = 4, BELOW = 14, SIDE = 6, TITLE = 20;
+
+/** A map of one axis on which each span [from, to] becomes at least as long as it needs. */
+function stretch(spans) {
+  const stops = [...new Set(spans.flatMap(([from, to]) => [from, to]))].sort((one, other) => one - other);
+  const slopes = stops.map((stop) => Math.max(1, ...spans.filter(([from, to]) => from <= stop && stop < to).map(([from, to, need]) => need / (to - from))));
+  const at = stops.map(() => stops[0]);
+  for (let place_ = 1; place_ < stops.length; place_ += 1) at[place_] = at[place_ - 1] + (stops[place_] - stops[place_ - 1]) * slopes[place_ - 1];
+  return (number) => {
+    if (!stops.length || number <= stops[0]) return number;
+    let low = 0, high = stops.length - 1;
+    while (low < high) { const middle = (low + high + 1) >> 1; if (stops[middle] <= number) low = middle; else high = middle - 1; }
+    return at[low] + (number - stops[low]) * slopes[low];
+  };
+}
+
+/** The geometry of every open module: its two maps, where it stands, and its frame. */
+function arrange(view) {
+  const rooms = new Map();
+  const inner = (thing) => (thing < view.first ? null : rooms.get(thing - view.first));
+  for (const module of [...view.modules].reverse()) {
+    if (!isOpen(view, module.number)) continue;
+    const spans = (start, size, need) => module.things.filter(({thing}) => inner(thing)).map((thing) => [thing[start], thing[start] + thing[size], need(inner(thing.thing))]);
+    const fx = stretch(spans("x", "width", ({width}) => width + 2 * SIDE)), fy = stretch(spans("y", "height", ({height}) => height + ABOVE + BELOW));
+    const [left, top, width, height] = module.box, wide = fx(left + width) - fx(left);
+    rooms.set(module.number, {module, fx, fy, left: fx(left), top: fy(top), wide, width: Math.max(wide, module.name.length * 6.2 + 40), height: fy(top + height) - fy(top) + TITLE, x: 0, y: 0});
+  }
+  for (const room of [...rooms.values()].reverse()) {
+    for (const thing of room.module.things) {
+      const open = inner(thing.thing);
+      if (!open) continue;
+      const middle = centre(room, thing);
+      open.frame = {x: middle.x - open.width / 2, y: middle.y - (open.height + BELOW - ABOVE) / 2, width: open.width, height: open.height};
+      open.x = open.frame.x + (open.width - open.wide) / 2 - open.left;
+      open.y = open.frame.y + TITLE - open.top;
+    }
+  }
+  return rooms;
+}
+
+/** Where the middle of a thing's place is in the whole drawing; a box keeps its size around it. */
+function centre(room, {x, y, width, height}) {
+  const open = (map, from, size) => (map(from) + map(from + size)) / 2;
+  return {x: room.x + open(room.fx, x, width), y: room.y + open(room.fy, y, height)};
+}
+
+/** Points of path data "mx yc…" with curves relative to where each begins. */
+function pointsOf(path) {
+  const numbers = path.match(/-?(?:\d+\.?\d*|\.\d+)/g).map(Number);
+  const points = [[numbers[0], numbers[1]]];
+  for (let at = 2; at < numbers.length; at += 6) {
+    const [x, y] = points.at(-1);
+    for (let step = 0; step < 6; step += 2) points.push([x + numbers[at + step], y + numbers[at + step + 1]]);
+  }
+  return points;
+}
+
+function pathOf(points) {
+  const said = points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`);
+  return `M${said[0]}C${said.slice(1).join(" ")}`;
+}
+
+/** What the engine drew, by room: boxes by thing, strands by their ends. */
+function partsOf(svg) {
+  return new Map([...svg.children].map((group) => [Number(group.dataset.room), {
+    boxes: new Map([...group.querySelectorAll(".n")].map((box) => [Number(box.dataset.t), box])),
+    strands: new Map([...group.querySelectorAll(".e")].map((edge) => [edge.dataset.e, edge]))}]));
+}
+
+/** The drawing of a settled view: an svg element, its boxes by place, its wires by place, and its bounds. */
+function compose(view, parts) {
+  const rooms = arrange(view), shifts = new Map(), moved = draw("g", {class: "moved"});
+  const frames = [], edges = [], boxes = [];
+  for (const room of rooms.values()) {
+    for (const thing of room.module.things) {
+      const middle = centre(room, thing);
+      shifts.set(thing.thing, [middle.x - thing.x - thing.width / 2, middle.y - thing.y - thing.height / 2]);
+    }
+    if (room.module.number) frames.push(frameOf(room));
+  }
+  view.things.forEach((thing, place_) => {
+    const room = rooms.get(view.around[thing]), box = parts.get(room.module.number).boxes.get(thing).cloneNode(true);
+    const [dx, dy] = shifts.get(thing);
+    box.setAttribute("transform", `translate(${dx.toFixed(1)} ${dy.toFixed(1)})`);
+    box.shift = [dx, dy];
+    box.dataset.s = String(place_);
+    delete box.dataset.t;
+    if (thing >= view.first) box.append(sign(room.module.things.find((one) => one.thing === thing), "+"));
+    boxes.push(box);
+  });
+  const context = {view, rooms, shifts, parts, drawn: new Map(), ends: new Map()};
+  const wires = new Map(view.wires.map((wire, place_) => [place_, [...wire.pieces].map((piece) => pieceOf(context, piece)).filter(Boolean)]));
+  for (const [wire, pieces] of wires) for (const piece of pieces) piece.dataset.wires = `${piece.dataset.wires || ""} ${wire}`.trim();
+  edges.push(...new Set([...wires.values()].flat()));
+  moved.append(...frames.sort((one, other) => one.level - other.level).map(({element}) => element), ...edges, ...boxes);
+  const {left, top, width, height} = rooms.get(0);
+  const svg = draw("svg", {class: "drawing", role: "group", "aria-label": "Autograd graph"}, moved);
+  return {svg, moved, boxes, wires, rooms, box: [left, top, width, height - TITLE],
+    ways: view.wires.map(({way}) => way.map((piece) => context.drawn.get(piece)).filter(Boolean))};
+}
+
+/** The frame of an open module, with its name and a sign that folds it. */
+function frameOf({module, frame}) {
+  const level = Math.min(module.level - 1, 3);
+  const element = draw("g", {class: "m", "data-m": module.path, "data-module": module.number, role: "button", tabindex: "-1",
+    "aria-expanded": "true", "aria-label": `module ${module.path || module.name}, open`},
+  draw("rect", {class: `frame level-${level}`, x: frame.x, y: frame.y, width: frame.width, height: frame.height, rx: 7}),
+  sign({x: frame.x + 9, y: frame.y + 6}, "−"),
+  draw("text", {x: frame.x + 22, y: frame.y + 15}, module.name));
+  return {level: module.level, element};
+}
+
+/** The small sign that opens (+) or folds (−) a module. */
+function sign({x, y}, said) {
+  return draw("g", {class: "sign", "aria-hidden": "true", transform: `translate(${x} ${y + 5})`}, draw("circle", {r: 6.5}),
+    draw("path", {d: said === "+" ? "M-3.2 0h6.4M0-3.2v6.4" : "M-3.2 0h6.4"}));
+}
+
+/** One piece of a wire, drawn once however many wires share it. */
+function pieceOf(context, piece) {
+  const {drawn} = context;
+  if (!drawn.has(piece)) drawn.set(piece, piece.includes("|") ? linkOf(context, piece) : strandOf(context, piece));
+  return drawn.get(piece);
+}
+
+/** A strand in its place: its ends keep their distance to a box, its middle follows the maps. */
+function strandOf({view, rooms, shifts, parts, ends}, piece) {
+  const [number, key] = piece.split(":"), room = rooms.get(Number(number)), original = parts.get(Number(number)).strands.get(key);
+  if (!original) return null;
+  const [tail, head] = key.replace("~", "").split(",").map(Number), element = original.cloneNode(true);
+  delete element.dataset.e;
+  const path = element.querySelector("path:not(.h)"), before = pointsOf(path.getAttribute("d"));
+  const points = before.map(([x, y]) => [room.fx(x) + room.x, room.fy(y) + room.y]);
+  const closed = (thing) => thing >= 0 && !(thing >= view.first && rooms.has(thing - view.first));
+  const follow = (thing, places) => { for (const place_ of places) points[place_] = before[place_].map((one, axis) => one + shifts.get(thing)[axis]); };
+  if (closed(tail)) follow(tail, [0, 1]);
+  if (closed(head)) follow(head, [points.length - 1, points.length - 2]);
+  for (const tip of element.querySelectorAll(".h")) {
+    if (closed(head)) tip.setAttribute("transform", `translate(${shifts.get(head).map((one) => one.toFixed(1)).join(" ")})`);
+    else tip.remove();
+  }
+  const end = head < 0 ? `L${doorAt(room, room.module.doors[-1 - head])}` : "";
+  path.setAttribute("d", pathOf(points) + end);
+  ends.set(piece, {first: points[0], last: points.at(-1), look: path.getAttribute("class")});
+  return element;
+}
+
+/** From the end of a strand through the frame of an open module to one of its doors, or the other way. */
+function linkOf(context, piece) {
+  const [strand, behind] = piece.split("|"), [module, number] = behind.split(".").map(Number);
+  pieceOf(context, strand);
+  const end = context.ends.get(strand), room = context.rooms.get(module), door = room.module.doors[number];
+  if (!end || !door) return null;
+  const [x, y] = doorAt(room, door), brink = door.out ? room.frame.y + room.frame.height : room.frame.y + TITLE;
+  const bend = (from, to) => `M${from}C${from[0]} ${(from[1] + to[1]) / 2} ${to[0]} ${(from[1] + to[1]) / 2} ${to}`;
+  const path = door.out ? `M${x} ${y}L${bend([x, brink], end.first).slice(1)}` : `${bend(end.last, [x, brink])}L${x} ${y}`;
+  return draw("g", {class: "e"}, draw("path", {class: end.look, d: path}));
+}
+
+function doorAt({fx, fy, x, y}, door) {
+  return [fx(door.x) + x, fy(door.y) + y];
+}
