@@ -20,7 +20,6 @@ from torch import nn
 
 from explorer.diagnose.non_finite_gradient import NAN_RETURNED
 from explorer.evidence import (
-    Broadcast,
     Cut,
     Damage,
     Evidence,
@@ -29,20 +28,19 @@ from explorer.evidence import (
     ParameterFact,
     Ran,
     Reused,
-    Units,
 )
 from explorer.graph import Graph, Node, Source
 from explorer.names import Names
 from explorer.places import line_of
 from explorer.report import Report
 from explorer.trace import Trace
+from explorer.units import count_units, find_broadcasts
 from hooks.backward import BackwardCall
 from hooks.damage import FREED, MODIFIED, find_damage
 from hooks.evidence import Collector
 from hooks.forward import Observation
 from hooks.nodes import is_leaf
 from hooks.places import USER, Place, kind_of
-from hooks.units import count_units, find_broadcasts
 
 ContextOf = Callable[[Any], Any]
 LISTED = 4
@@ -140,11 +138,9 @@ class Gatherer:
         return Looked(
             cuts=tuple(_cuts(self._collector, self._known, trace, roots)),
             damage=tuple(_damage(one, self._known, names, context_of, trace.graph) for one in damage),
-            units=tuple(Units(u.node, u.function, u.affected, u.units, u.rows) for u in count_units(live)),
+            units=tuple(count_units(live)),
             earlier=self._collector.earlier,
-            broadcasts=tuple(
-                Broadcast(b.node, b.prediction, b.target, b.shape) for b in find_broadcasts(live)
-            ),
+            broadcasts=tuple(find_broadcasts(live)),
             backwards=_backwards(trace),
         )
 

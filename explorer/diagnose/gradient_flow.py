@@ -32,47 +32,71 @@ class _Layer:
 @diagnosis("vanishing-gradient")
 def vanishing_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]:
     """RMS at the first layer / at the last < `VANISHED`, and a median factor per layer < `SHRINKING`."""
-    layers = _layers(report)
-    if len(layers) < LAYERS:
-        return
-    ratio = layers[-1].rms / layers[0].rms
-    factors = [deep.rms / shallow.rms for shallow, deep in pairwise(layers)]
-    mean = ratio ** (1 / len(factors))
-    if ratio < VANISHED and mean < SHRINKING and median(factors) < SHRINKING:
-        worst = layers[min(range(len(factors)), key=factors.__getitem__) + 1].node
-        yield Finding(
-            code="vanishing-gradient",
-            severity="warning",
-            message=f"The gradient shrinks x{mean:.2g} a layer, {ratio:.1g} over all {len(layers)} layers; "
-            f"steepest into `{worst.module or worst.label or worst.name}`.",
-            advice="Use ReLU or GELU with Kaiming initialisation, residual connections or normalisation.",
-            node=worst.id,
-            where=worst.source,
-            nodes=tuple(layer.node.id for layer in layers),
+    flow = _flow(report)
+    if flow is not None and flow.ratio < VANISHED and flow.mean < SHRINKING and flow.typical < SHRINKING:
+        yield flow.finding(
+            "vanishing-gradient",
+            "shrinks",
+            flow.factors.index(min(flow.factors)),
+            "Use ReLU or GELU with Kaiming initialisation, residual connections or normalisation.",
         )
 
 
 @diagnosis("exploding-gradient")
 def exploding_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]:
     """RMS at the first layer / at the last > `EXPLODED`, and a median factor per layer > `GROWING`."""
-    layers = _layers(report)
-    if len(layers) < LAYERS:
-        return
-    ratio = layers[-1].rms / layers[0].rms
-    factors = [deep.rms / shallow.rms for shallow, deep in pairwise(layers)]
-    mean = ratio ** (1 / len(factors))
-    if ratio > EXPLODED and mean > GROWING and median(factors) > GROWING:
-        worst = layers[max(range(len(factors)), key=factors.__getitem__) + 1].node
-        yield Finding(
-            code="exploding-gradient",
+    flow = _flow(report)
+    if flow is not None and flow.ratio > EXPLODED and flow.mean > GROWING and flow.typical > GROWING:
+        yield flow.finding(
+            "exploding-gradient",
+            "grows",
+            flow.factors.index(max(flow.factors)),
+            "Initialise with a smaller gain, normalise, or clip with clip_grad_norm_.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    """The layers from the loss on, and by which factor the gradient's RMS changes into each next one."""
+
+    layers: list[_Layer]
+    factors: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """RMS at the model's first layer / at its last."""
+        return self.layers[-1].rms / self.layers[0].rms
+
+    @property
+    def mean(self) -> float:
+        """The geometric mean of the factors."""
+        return float(self.ratio ** (1 / len(self.factors)))
+
+    @property
+    def typical(self) -> float:
+        """The median factor: one pooling step does not move it."""
+        return median(self.factors)
+
+    def finding(self, code: str, verb: str, steepest: int, advice: str) -> Finding:
+        """The finding `code`; `steepest` is the index of the factor that stands out."""
+        worst = self.layers[steepest + 1].node
+        return Finding(
+            code=code,
             severity="warning",
-            message=f"The gradient grows x{mean:.2g} a layer, {ratio:.1g} over all {len(layers)} layers; "
-            f"steepest into `{worst.module or worst.label or worst.name}`.",
-            advice="Initialise with a smaller gain, normalise, or clip with clip_grad_norm_.",
+            message=f"The gradient {verb} x{self.mean:.2g} a layer, {self.ratio:.1g} over all "
+            f"{len(self.layers)} layers; steepest into `{worst.module or worst.label or worst.name}`.",
+            advice=advice,
             node=worst.id,
             where=worst.source,
-            nodes=tuple(layer.node.id for layer in layers),
+            nodes=tuple(layer.node.id for layer in self.layers),
         )
+
+
+def _flow(report: Report) -> _Flow | None:
+    layers = _layers(report)
+    if len(layers) < LAYERS:
+        return None
+    return _Flow(layers, [deep.rms / shallow.rms for shallow, deep in pairwise(layers)])
 
 
 def _layers(report: Report) -> list[_Layer]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from explorer.evidence import Broadcast, Units
 from hooks.nodes import AutogradNode
 from hooks.saved import read
 
@@ -18,31 +18,12 @@ TANH = 0.99
 SIGMOID = 0.01
 """A sigmoid's y(1 - y) below this is saturated."""
 _ACTIVATIONS = {"ReluBackward0": "relu", "TanhBackward0": "tanh", "SigmoidBackward0": "sigmoid"}
+_DISTANCES = ("PowBackward0", "AbsBackward0")
+_LAYERS = ("AddmmBackward0", "MmBackward0", "LinearBackward0")
 _LOSSES = ("MseLossBackward0", "SmoothL1LossBackward0", "HuberLossBackward0")
 
 
-@dataclass(frozen=True, slots=True)
-class UnitsSeen:
-    """`affected` of `units` units behind ``live[node]`` are dead or saturated in all `rows` rows."""
-
-    node: int
-    function: str
-    affected: int
-    units: int
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class BroadcastSeen:
-    """The loss at ``live[node]`` met `prediction` and `target`, which expand each other to `shape`."""
-
-    node: int
-    prediction: tuple[int, ...]
-    target: tuple[int, ...]
-    shape: tuple[int, ...]
-
-
-def count_units(live: Sequence[AutogradNode]) -> Iterator[UnitsSeen]:
+def count_units(live: Sequence[AutogradNode]) -> Iterator[Units]:
     """Count, for every ReLU, tanh and sigmoid with at least `ROWS` rows, the units that are stuck."""
     for index, node in enumerate(live):
         function = _ACTIVATIONS.get(type(node).__name__)
@@ -56,7 +37,7 @@ def count_units(live: Sequence[AutogradNode]) -> Iterator[UnitsSeen]:
         rows = result.numel() // units if units else 0
         if rows >= ROWS:
             others = [dim for dim in range(result.dim()) if dim != channel]
-            yield UnitsSeen(index, function, _stuck(function, result, others), units, rows)
+            yield Units(index, function, _stuck(function, result, others), units, rows)
 
 
 def _stuck(function: str, result: torch.Tensor, others: list[int]) -> int:
@@ -68,7 +49,7 @@ def _stuck(function: str, result: torch.Tensor, others: list[int]) -> int:
         return int(((result * (1 - result)).amax(others) < SIGMOID).sum())
 
 
-def find_broadcasts(live: Sequence[AutogradNode]) -> Iterator[BroadcastSeen]:
+def find_broadcasts(live: Sequence[AutogradNode]) -> Iterator[Broadcast]:
     """Losses whose prediction and target expanded each other."""
     for index, node in enumerate(live):
         name = type(node).__name__
@@ -79,13 +60,13 @@ def find_broadcasts(live: Sequence[AutogradNode]) -> Iterator[BroadcastSeen]:
                 found = _expanded(index, *pair)
                 if found is not None:
                     yield found
-        elif name == "PowBackward0":
+        elif name in _DISTANCES:
             found = _difference(index, node)
             if found is not None:
                 yield found
 
 
-def _expanded(index: int, prediction: Any, target: Any) -> BroadcastSeen | None:
+def _expanded(index: int, prediction: Any, target: Any) -> Broadcast | None:
     """Both tensors lie expanded (stride 0), each along a dimension where the other is not."""
     shapes = []
     repeated = []
@@ -98,11 +79,11 @@ def _expanded(index: int, prediction: Any, target: Any) -> BroadcastSeen | None:
     for shape in shapes[1:]:
         while len(shape) > 1 and shape[0] == 1:
             del shape[0]
-    return BroadcastSeen(index, tuple(shapes[0]), tuple(shapes[1]), tuple(prediction.shape))
+    return Broadcast(index, tuple(shapes[0]), tuple(shapes[1]), tuple(prediction.shape))
 
 
-def _difference(index: int, node: AutogradNode) -> BroadcastSeen | None:
-    """(prediction - target) ** 2 with a prediction (n, 1) straight from a layer and a target (n,).
+def _difference(index: int, node: AutogradNode) -> Broadcast | None:
+    """Squared or absolute prediction - target: a prediction (n, 1) straight from a layer, a target (n,).
 
     The difference d is saved: where the target is one row, d[i, :] - d[0, :] is the same number all along.
     """
@@ -110,7 +91,9 @@ def _difference(index: int, node: AutogradNode) -> BroadcastSeen | None:
     if below is None or type(below).__name__ != "SubBackward0" or below.next_functions[1][0] is not None:
         return None
     maker, slot = below.next_functions[0]
-    if maker is None or type(maker).__name__ not in ("AddmmBackward0", "MmBackward0", "LinearBackward0"):
+    if maker is not None and type(maker).__name__ == "ExpandBackward0":  # what F.l1_loss does first
+        maker, slot = maker.next_functions[0]
+    if maker is None or type(maker).__name__ not in _LAYERS:
         return None
     difference = read(node)["self"].value
     if not isinstance(difference, torch.Tensor) or difference.dim() != 2:
@@ -124,4 +107,4 @@ def _difference(index: int, node: AutogradNode) -> BroadcastSeen | None:
         size = difference.abs().amax().double()
         if not bool(spread <= 1e-5 * size):
             return None
-    return BroadcastSeen(index, (n, 1), (n,), (n, n))
+    return Broadcast(index, (n, 1), (n,), (n, n))
