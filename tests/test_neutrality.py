@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import textwrap
@@ -10,10 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
+from torch import nn
 
 import explorer
+from explorer import journal
 from explorer.watching import Watch
 from tests.exploration import same_bits
 from tests.problems import PROBLEMS
@@ -55,27 +59,99 @@ def undisturbed(watch: Watch) -> None:
         assert report.problems == ()
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own, inside torch.func
+def trained(name: str) -> Any:
+    """All of one training that can be observed, with its warnings and every generator's state."""
+    random.seed(1)
+    numpy.random.seed(1)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        seen = TRAININGS[name]()
+    said = [(str(one.message), one.category.__name__, one.filename, one.lineno) for one in told]
+    return [seen, said, list(random.getstate()[1]), numpy.random.get_state()[1].tolist()]  # type: ignore[index] # a tuple by default
+
+
 @pytest.mark.parametrize("name", TRAININGS)
 def test_training_under_watch(name: str) -> None:
-    plain = TRAININGS[name]()
+    trained(name)  # what torch says or imports once per process
+    plain = trained(name)
     with explorer.watch() as watch:
-        watched = TRAININGS[name]()
+        watched = trained(name)
     assert_same(plain, watched)
     assert watch.calls > 0
     undisturbed(watch)
-    assert_same(plain, TRAININGS[name]())
+    assert_same(plain, trained(name))
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_training_with_a_light_record(name: str, tmp_path: Path) -> None:
+    """Where most calls are not explored, only measured by layer."""
+    trained(name)
+    plain = trained(name)
+    with explorer.watch(check="off", every=4, log=tmp_path / "a.jsonl") as watch:
+        watched = trained(name)
+    assert_same(plain, watched)
+    undisturbed(watch)
+    (run,) = journal.read(tmp_path / "a.jsonl")
+    assert len(run.steps) == watch.calls > 0
+
+
+def ran(name: str) -> Any:
+    """One backward of a problem, with hooks of the user's on everything, and all that can be seen of it."""
+    built = PROBLEMS[name]()
+    calls: list[Any] = []
+
+    def note(where: str) -> Any:
+        return lambda *given: calls.append([where, [one for one in given if not isinstance(one, nn.Module)]])
+
+    leaves = {**built.leaves}
+    for number, module in enumerate(built.modules):
+        leaves |= {f"{number}.{key}": parameter for key, parameter in module.named_parameters()}
+        module.register_forward_hook(note("forward"))
+    for key, leaf in leaves.items():
+        leaf.register_hook(note(f"leaf {key}"))
+        leaf.register_post_accumulate_grad_hook(
+            lambda leaf, key=key: calls.append([f"after {key}", leaf.grad])
+        )
+    for place, root in enumerate(built.roots):
+        if root.grad_fn is not None:
+            root.grad_fn.register_prehook(note(f"before root {place}"))
+            root.grad_fn.register_hook(note(f"root {place}"))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        built.backward()
+    gradients = [leaf.grad for leaf in leaves.values() if leaf.grad is not None]
+    return [
+        list(built.roots),
+        built.gradients(),
+        calls,
+        [str(one.message) for one in told],
+        [dict(module.named_buffers()) for module in built.modules],
+        [sys.getrefcount(gradient) for gradient in gradients],
+        shared(gradients),
+        [(leaf._version, leaf.is_leaf, len(leaf._backward_hooks or ())) for leaf in leaves.values()],
+        torch.get_rng_state(),
+    ]
+
+
+def shared(tensors: list[torch.Tensor]) -> list[int]:
+    """For each tensor the place of the first one with the same memory, and whether it is a view."""
+    places: dict[int, int] = {}
+    found = []
+    for place, tensor in enumerate(tensors):
+        strided = tensor.layout is torch.strided
+        memory = tensor.untyped_storage().data_ptr() if strided and tensor.numel() else -1 - place
+        found += [places.setdefault(memory, place), int(tensor._is_view())]
+    return found
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("check", ["off", "full"])
 def test_a_problem_under_watch(name: str, check: Any) -> None:
-    built = PROBLEMS[name]()
-    built.backward()
-    with explorer.watch(check=check) as watch:
-        other = PROBLEMS[name]()
-        other.backward()
-    assert_same([list(built.roots), built.gradients()], [list(other.roots), other.gradients()])
+    """Values, strides, hooks and their order, warnings, buffers, references, memory, generators."""
+    plain = ran(name)
+    with explorer.watch(check=check, every=1) as watch:
+        watched = ran(name)
+    assert_same(plain, watched)
     undisturbed(watch)
 
 
