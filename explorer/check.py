@@ -178,6 +178,7 @@ class Checker:
             gradients = apply_rule(rule, site, incoming)
         whole = self._mode == "full" or self._own.following
         run = Run(rounding, quick=True)
+        shared: Shared | None = None
         for slot, expected in enumerate(gradients):
             if self._targets[index][slot] is None:
                 continue
@@ -186,13 +187,15 @@ class Checker:
                 continue
             if whole and sent.numel > SMALL:
                 run = Run(rounding, quick=True)  # what one gradient needed is too much to keep for the next
+            if slot < len(rule.shared) and sent.ndim > rule.shared[slot]:
+                shared = _along(rule.shared[slot], sent, index, shared)
             found = compare(
                 expected,
                 sent,
                 rounding,
                 seed=index * 31 + slot,
                 hints=self._hints(rule, site, incoming, slot),
-                shared=_shared(rule, slot, sent, index),
+                shared=shared,
                 whole=whole,
                 run=run,
             )
@@ -283,12 +286,11 @@ class Checker:
         return verdicts, summary
 
 
-def _shared(rule: Rule, slot: int, sent: Array, index: int) -> Shared | None:
+def _along(axis: int, sent: Array, seed: int, earlier: Shared | None) -> Shared:
     """The indices that all gradients of a node are looked at along the axis whose sums they share."""
-    if slot >= len(rule.shared):
-        return None
-    axis = rule.shared[slot]
-    return Shared(axis, [point[0] for point in plan(sent.shape[axis : axis + 1], index, FEW)])
+    shared = earlier or Shared([point[0] for point in plan(sent.shape[axis : axis + 1], seed, FEW)])
+    shared.axis = axis
+    return shared
 
 
 def may_alter(trace: Trace, index: int, slot: int) -> bool:

@@ -80,16 +80,20 @@ class Comparison:
         return f"at {where}: torch {self.torch:.9g}, engine {self.engine:.9g}, {self.ratio:.3g} x the bound"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shared:
-    """Indices to look at along one `axis` of a gradient, the same in all gradients of a node."""
+    """Indices to look at along one `axis` of a gradient, the same in all gradients of a node.
 
-    axis: int
+    `few` is how many the first of them could afford.
+    """
+
     indices: Sequence[int]
+    axis: int = 0
+    few: int = FEW
 
     def put(self, points: Points) -> Points:
         """The points with these indices, in turn, along the axis; each once."""
-        axis, indices = self.axis, self.indices
+        axis, indices = self.axis, self.indices[: self.few]
         moved = (
             (*point[:axis], indices[i % len(indices)], *point[axis + 1 :]) for i, point in enumerate(points)
         )
@@ -132,6 +136,8 @@ def compare(
     judge.points([middle], run)
     each = max(run.work - before, 1)
     few = FEW if whole or FEW * each <= DEAR else max(LEAST, DEAR // each)
+    if shared is not None:
+        few = shared.few = min(few, shared.few)
     if few < len(points) and few < FEW:
         points = points[:: len(points) // few][:few] if total <= FEW else points[:few]
     if shared is not None:
@@ -144,7 +150,7 @@ def compare(
     if total * each <= limit:
         judge.whole(run)
         return judge.verdict(total)
-    if not whole:
+    if not whole and each <= COSTLY:
         first += judge.notable(first, run)
     longest = min(max(shape, default=1), MOST)
     count = (limit - (run.work - before)) // each

@@ -89,24 +89,24 @@ def read_window(memory: Any, start: int, axes: Sequence[Axis]) -> Values:
     """The elements of a window in row-major order; `axes` as `window_axes` gives them."""
     if not axes:
         return [memory[start]]
+    if len(axes) == 1 and type(axes[0]) is tuple:
+        return read_run(memory, start, *axes[0])
     *outer, inner = axes
     if outer and type(outer[-1]) is tuple and type(inner) is tuple:
         gap = _gap(outer[-1], inner)
         if 0 < gap <= NARROW and gap < inner[0]:
             return _read_rows(memory, start, outer, inner, gap)
-        if len(axes) == 2 and inner[0] < outer[-1][0]:
-            return _read_columns(memory, start, outer[-1], inner)
-    starts = [start]
-    for axis in outer:
-        steps = range(0, axis[0] * axis[1], axis[1]) if type(axis) is tuple and axis[1] else _offsets(axis)
-        starts = [base + offset for base in starts for offset in steps]
-    if type(inner) is list:
-        return [memory[base + offset] for base in starts for offset in inner]
+    along, longest = -1, 0
+    for place, axis in enumerate(axes):
+        if type(axis) is tuple and axis[0] >= longest:
+            along, longest = place, axis[0]
+    if along < 0:
+        return [memory[place] for place in _places(start, axes)]
+    if along < len(axes) - 1:
+        return _read_along(memory, start, axes, along)
     count, step = inner
-    if len(starts) == 1:
-        return read_run(memory, start if not outer else starts[0], count, step)
     found: Values = []
-    for base in starts:
+    for base in _places(start, outer):
         found += read_run(memory, base, count, step)
     return found
 
@@ -121,10 +121,7 @@ def _read_rows(memory: Any, start: int, outer: Sequence[Axis], inner: tuple[int,
     """Rows that all but touch: read across the gaps, and delete what fell into them."""
     count, step = inner
     rows, pitch = outer[-1] if type(outer[-1]) is tuple else (0, 0)
-    starts = [start]
-    for axis in outer[:-1]:
-        offsets = _offsets(axis)
-        starts = [base + offset for base in starts for offset in offsets]
+    starts = _places(start, outer[:-1])
     found: Values = []
     for base in starts:
         block = read_run(memory, base, (rows - 1) * (pitch // step) + count, step)
@@ -134,21 +131,26 @@ def _read_rows(memory: Any, start: int, outer: Sequence[Axis], inner: tuple[int,
     return found
 
 
-def _read_columns(memory: Any, start: int, outer: tuple[int, int], inner: tuple[int, int]) -> Values:
-    """A tall, narrow window: read each column as one slice and interleave them."""
-    (rows, row_step), (columns, column_step) = outer, inner
-    found: Values = [None] * (rows * columns)
-    for column in range(columns):
-        found[column::columns] = read_run(memory, start + column * column_step, rows, row_step)
+def _read_along(memory: Any, start: int, axes: Sequence[Axis], along: int) -> Values:
+    """The longest axis is not the last one: read each of its lines as one slice and interleave them."""
+    count, step = axes[along]
+    befores, afters = _places(start, axes[:along]), _places(0, axes[along + 1 :])
+    width = len(afters)
+    found: Values = [None] * (len(befores) * count * width)
+    for row, base in enumerate(befores):
+        first, stop = row * count * width, (row + 1) * count * width
+        for column, offset in enumerate(afters):
+            found[first + column : stop : width] = read_run(memory, base + offset, count, step)
     return found
 
 
-def _offsets(axis: Axis) -> list[int]:
-    """The offsets of an axis, one per index."""
-    if type(axis) is list:
-        return axis
-    count, step = axis
-    return [i * step for i in range(count)]
+def _places(start: int, axes: Sequence[Axis]) -> list[int]:
+    """Where the elements of a window lie, in row-major order."""
+    places = [start]
+    for axis in axes:
+        offsets = axis if type(axis) is list else [i * axis[1] for i in range(axis[0])]
+        places = [place + offset for place in places for offset in offsets]
+    return places
 
 
 def window_axes(box: Box, strides: Sequence[int]) -> tuple[int, list[Axis]]:
