@@ -20,7 +20,7 @@ from explorer.report import BAD_STATUSES, GradientRecord, Number, Report
 from explorer.values import SAME, Forward, argument_names, fill
 from explorer.worked import worked
 
-__all__ = ["NOTES", "explain"]
+__all__ = ["NOTES", "captions", "explain"]
 
 STEPS = 300
 """A longer backward is narrated up to this step."""
@@ -59,6 +59,24 @@ def explain(report: Report, width: int = 80, forward: Forward | None = None) -> 
     `report.forward` and the settings the nodes saved.
     """
     return _Narrator(report, max(width, 40), forward or fill(report.graph, report.forward)).tell()
+
+
+def captions(report: Report, forward: Forward | None = None) -> dict[int, tuple[str, ...]]:
+    """For each of the first `STEPS` nodes that ran, its lines of arithmetic: what arrived, and what it sent.
+
+    The lines are those of `explain` without the notes; `forward` is as there.
+    """
+    narrator = _Narrator(report, 10_000, forward or fill(report.graph, report.forward))
+    narrator.said.update(NOTES)
+    found = {}
+    for node in narrator.order()[:STEPS]:
+        lines = [line for slot in range(max(len(node.outputs), 1)) for line in narrator.arrival(node, slot)]
+        places = argument_names(report.graph, node)
+        if node.kind != "leaf":
+            for index in report.graph.outgoing[node.id]:
+                lines += narrator.sending(node, index, places)
+        found[node.id] = tuple(line.strip() for line in lines)
+    return found
 
 
 class _Narrator:

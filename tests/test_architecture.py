@@ -110,6 +110,7 @@ def test_renderers_read_plain_data(path: Path) -> None:
         "explorer.derivatives",
         "explorer.formulas",
         "explorer.mathematics",
+        "explorer.narrative",
         "explorer.values",
     )
     ours = {name for name in imported(path) if name.startswith("explorer.")}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from explorer.graph import Source
-from explorer.narrative import NOTES, explain
+from explorer.narrative import NOTES, captions, explain
 from explorer.report import Verdict
 from explorer.values import fill
 from tests.small_reports import hand_made, report_of
@@ -166,3 +166,16 @@ def test_leaves_that_were_only_collected_come_after_what_sends_to_them() -> None
         "4. AccumulateGrad of x",
         "5. AccumulateGrad of y",
     ]
+
+
+def test_captions_are_the_lines_of_the_narration_without_its_notes() -> None:
+    x, y, z = (torch.tensor(float(value), requires_grad=True) for value in (1, 2, -4))
+    report = report_of((x + y) * z)
+    lines = [line.strip() for line in explain(report, 10_000).splitlines()]
+    told = captions(report)
+    assert set(told) == {node for node, ran in enumerate(report.gradients) if ran is not None}
+    assert all(line in lines for sent in told.values() for line in sent)
+    assert not any(line.startswith("[") for sent in told.values() for line in sent)
+    (first, *others) = told[report.graph.roots[0][0]]
+    assert first.endswith("backward begins here")
+    assert len(others) == 2

@@ -124,6 +124,8 @@ def _variables() -> str:
         "gradient": theme.GRADIENT,
         "wrong": theme.WRONG_INK,
         "finding": theme.FINDING_INK,
+        "hook": theme.HOOK_INK,
+        "cast": theme.CAST_INK,
         "link": "#0072B2",
         "frame": theme.CLUSTER_BORDER,
         **{f"room{level}": fill for level, fill in enumerate(theme.CLUSTER_FILLS)},

@@ -10,6 +10,7 @@ import pytest
 
 from explorer.derivatives import local_derivatives
 from explorer.graph import Source
+from explorer.narrative import captions
 from explorer.render import fold, save
 from explorer.render.html import frame, page
 from explorer.report import Session
@@ -197,10 +198,16 @@ def test_steps_go_in_recorded_order(show: Show) -> None:
     ran = {node: done.index for node, done in enumerate(report.gradients) if done is not None}
     order = sorted(ran, key=lambda node: ran[node])
     tab.prefer(prefers_reduced_motion="reduce")
+    told = captions(report)
+
+    def said(tab: Page) -> str:
+        leaf = tab.run("!document.querySelector('#ae-caption .said')")
+        return tab.text("#ae-caption" if leaf else "#ae-caption .said")
+
     for step, node in enumerate(order, 1):
         tab.press("n")
         assert tab.text("#ae-count") == f"{step}/{len(order)}"
-        numbers = [number(found) for found in re.findall(r"−?\d+\.\d+", tab.text("#ae-caption"))]
+        numbers = [number(found) for found in re.findall(r"−?\d+\.\d+", said(tab))]
         record = report.gradient(node)
         assert record is not None
         assert record.values is not None
@@ -215,6 +222,9 @@ def test_steps_go_in_recorded_order(show: Show) -> None:
             assert up == numbers[0]
             assert local == pytest.approx(locals_[edge, 0].value, abs=0.0051)
             assert down == pytest.approx(sent.values[0], abs=0.0051)
+        lines = tab.run("[...document.querySelectorAll('#ae-caption .told')].map((line) => line.innerText)")
+        assert lines == [line for line in told[node] if line.startswith("to ")]
+        assert len(lines) == len(edges)
     done = tab.run("document.querySelectorAll('.drawing .n.done').length")
     assert done == len(order)
     tab.press("p")

@@ -33,10 +33,17 @@ function expand(raw, place) {
     const named = new Set([finding.node, ...finding.nodes].filter((node) => node !== null));
     for (const node of named) report.findingsOf.set(node, [...(report.findingsOf.get(node) || []), finding]);
   }
-  report.order = report.nodes.filter((node) => node.index >= 0)
-    .sort((one, other) => one.index - other.index).map((node) => node.id);
+  report.order = orderOf(report);
   report.views = raw.views.map((view, number) => viewOf(view, number, report));
   return report;
+}
+
+/** Nodes in the order they ran; a leaf that only collected its gradient comes after the last that sent it something. */
+function orderOf(report) {
+  const place = (node) => (node.kind !== "leaf" || !node.received.some(Boolean) ? node.index
+    : Math.max(node.index, ...report.incoming[node.id].map((edge) => report.nodes[report.edges[edge].source].index)));
+  return report.nodes.map((node) => [place(node), node.kind === "leaf" ? 1 : 0, node.id]).filter(([at]) => at >= 0)
+    .sort((one, other) => one[0] - other[0] || one[1] - other[1] || one[2] - other[2]).map(([, , id]) => id);
 }
 
 function nodeOf(raw, id) {

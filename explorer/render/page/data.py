@@ -13,7 +13,8 @@ from math import isfinite
 from typing import Any, Protocol
 
 from explorer.graph import Node, Saved, Source, TensorSpec
-from explorer.render import circuit, signs, words
+from explorer.narrative import captions
+from explorer.render import circuit, signs, theme, words
 from explorer.render.drawing import Drawing, Shape
 from explorer.render.fold import CIRCUIT
 from explorer.render.marks import scale
@@ -26,6 +27,10 @@ Object = dict[str, Any]
 NAME = 200
 SAID = 2000
 """Characters of a name, and of a message, that the page holds."""
+
+
+TOLD = 120_000
+"""Characters of arithmetic, step by step, that the page holds."""
 
 
 class Local(Protocol):
@@ -63,7 +68,7 @@ def document(session: Session, drawn: Sequence[Sequence[View]], local: Sequence[
     r"""The whole page's data as JSON that is safe inside a ``script`` element: ``<`` is ``\u003c``."""
     strings = _Strings()
     reports = [
-        _report(report, views, found, strings)
+        _report(report, views, found, strings, len(session.reports))
         for report, views, found in zip(session.reports, drawn, local, strict=True)
     ]
     sources = [source for report in session.reports for source in _sources(report)]
@@ -74,6 +79,7 @@ def document(session: Session, drawn: Sequence[Sequence[View]], local: Sequence[
         "calls": session.calls,
         "reports": reports,
         "lines": lines,
+        "key": dict(theme.KEY),
         "strings": list(strings.numbers),
     }
     text = json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -87,10 +93,15 @@ def _sources(report: Report) -> Iterable[Source]:
         yield report.where
 
 
-def _report(report: Report, views: Sequence[View], local: Locals, strings: _Strings) -> Object:
+def _report(report: Report, views: Sequence[View], local: Locals, strings: _Strings, reports: int) -> Object:
     graph, spread = report.graph, scale(report)
     told = _told(report, views)
-    partly = f"details of {len(told):,} nodes in this page" if len(told) < len(graph.nodes) else ""
+    partly = (
+        f"details of {len(told):,} nodes in this page; of the others all that arrived together, not what "
+        "every use of it brought"
+        if len(told) < len(graph.nodes)
+        else ""
+    )
     scalar = views[0].drawing.circuit and len(graph.nodes) <= CIRCUIT
     return {
         "call": report.call,
@@ -119,9 +130,25 @@ def _report(report: Report, views: Sequence[View], local: Locals, strings: _Stri
             for (index, slot), one in local.items()
             if slot == 0 and (one.value is not None or one.formula)
         },
+        "steps": _steps(report, strings, TOLD // reports),
         "findings": [_finding(finding, strings) for finding in report.findings],
         "views": [_view(view, strings, partly) for view in views],
     }
+
+
+def _steps(report: Report, strings: _Strings, room: int) -> dict[str, list[int]]:
+    """What each node sent, a line of arithmetic for each input: of the first steps, while there is room."""
+    if len(report.graph.nodes) > LARGE:
+        return {}
+    found = {}
+    for node, lines in captions(report).items():
+        sent = [words.clean(line, 300) for line in lines if line.startswith(("to ", "element "))]
+        room -= sum(map(len, sent))
+        if room < 0:
+            break
+        if sent:
+            found[str(node)] = [strings.number(line, 300) for line in sent]
+    return found
 
 
 def _told(report: Report, views: Sequence[View]) -> Collection[int]:
@@ -157,6 +184,7 @@ def _view(view: View, strings: _Strings, partly: str) -> Object:
         "note": words.clean(view.note, SAID),
         "folded": [*(words.clean(line, SAID) for line in drawing.folded), *([partly] if partly else [])],
         "circuit": drawing.circuit,
+        "marks": list(view.marks),
         "shapes": [_shape(shape, strings) for shape in drawing.shapes],
         "wires": _wires(drawing),
     }

@@ -38,20 +38,31 @@ function flow(report) {
   return plot ? [...plot, make("p", {class: "under", style: "font-size:12px"}, "gradient RMS, one dot a parameter, logarithmic; layers in forward order")] : null;
 }
 
+const SWATCHES = {
+  input: "border:1.5px dashed #b87700;border-radius:5px;background:#fff6e0", custom: "border:2px solid #a3467e;border-left-width:7px;border-left-style:double;background:#f8ecf3",
+  module: "border:1.2px solid #7b8794;border-top-width:4px;background:#eff3f7", fold: "border:1px solid #7b8794;box-shadow:2px -2px 0 #7b8794;background:#f5f7fa",
+  hazard: "border:2px solid #ffb000;border-radius:5px;background:#111", zero: "border:2px dotted #7b8794;border-radius:5px;background:#fff",
+  none: "border:1.5px dashed #9aa5b1;border-radius:5px;background:#f1f3f5", wrong: "border:3px solid #c4161c;border-radius:5px;background:#f7f7f7",
+  again: "border-top:2px dashed var(--wire);height:3px;vertical-align:4px",
+};
+const SIGNS = {finding: ["▲", "finding"], hook: ["¶", "hook"], cast: ["→", "cast"], sum: ["Σ", "muted"], copies: ["", "muted"]};
+
+/** What the marks of this drawing mean: those that always are there, those that occur, and the colours of a choice. */
 function legendRows() {
-  const mark = (style) => make("span", {style: `display:inline-block;width:26px;height:15px;vertical-align:-2px;box-sizing:border-box;${style}`});
-  const entries = [[mark("border:2px solid #0072b2;background:#dceBf7"), "parameter"], [mark("border:1.5px dashed #b87700;border-radius:5px;background:#fff6e0"), "input"],
-    [mark("border:1px solid #7b8794;border-radius:5px;background:#f5f7fa"), "operation"], [mark("border:3px double #00795a;border-radius:5px;background:#ddf3ea"), "root: backward begins here"],
-    [mark("border:2px solid #a3467e;background:#f8ecf3"), "custom Function"], [mark("border:2px solid #ffb000;border-radius:5px;background:#111"), "NaN or Inf"],
-    [mark("border:2px dotted #7b8794;border-radius:5px;background:#fff"), "gradient exactly zero"], [mark("border:1.5px dashed #9aa5b1;border-radius:5px;background:#f1f3f5"), "no gradient, or not reached"],
-    [mark("border:3px solid #c4161c;border-radius:5px;background:#f7f7f7"), "≠ the check disagrees"],
-    [mark("border-top:3px solid var(--into);height:3px;vertical-align:4px"), "wires from the chosen node's inputs"], [mark("border-top:3px solid var(--out);height:3px;vertical-align:4px"), "wires to its consumers"]];
-  return rows(entries);
+  const mark = (style) => make("span", {class: "swatch", style});
+  const line = (colour) => mark(`border-top:3px solid var(--${colour});height:3px;vertical-align:4px`);
+  const occurring = stage.view.circuit ? [] : stage.view.marks.map((key) => [SWATCHES[key] ? mark(SWATCHES[key])
+    : make("b", {class: "swatch letter", style: `color:var(--${SIGNS[key][1]})`}, SIGNS[key][0]), DATA.key[key].replace(/^[▲¶→Σ] /, "")]);
+  const numbers = [[make("span", {class: "value"}, "1.50"), "forward value, above the wire"], [make("span", {class: "gradient"}, "−0.20"), "gradient, below the wire"]];
+  return rows([[mark("border:2px solid #0072b2;background:#dceBf7"), "square blue border: parameter"], [mark("border:1px solid #7b8794;border-radius:5px;background:#f5f7fa"), "operation; its fill is the size of its gradient"],
+    [mark("border:3px double #00795a;border-radius:5px;background:#ddf3ea"), "double border: root, backward begins here"], ...(stage.view.circuit ? numbers : occurring),
+    stage.view.modules && stage.view.modules.length > 1 ? [make("span", {class: "swatch letter", style: "color:var(--link)"}, "⊕ ⊖"), "open a module, fold it"] : ["", ""],
+    [line("into"), "wires from the chosen one's inputs"], [line("out"), "wires to its consumers"], [line("live"), "the gradient on its way, while stepping"]]);
 }
 
 function keys() {
   const entries = [["drag, arrows", "pan"], ["wheel, pinch, + −", "zoom"], ["0", "fit"], ["/", "search"], ["n  p", "next, previous step"], ["space", "play or pause"],
-    ["Shift + ↑ ↓", "to an input, to a consumer"], ["u  f", "unfold, fold"], ["Esc", "back to the overview"]];
+    ["Shift + ↑ ↓", "to an input, to a consumer"], ["Enter", "choose a box; again: open or fold it"], ["u  f", "unfold, fold"], ["Esc", "back to the overview"]];
   return make("div", {class: "keys"}, entries.map(([key, said]) => [make("span", {}, make("kbd", {}, key)), make("span", {}, said)]));
 }
 

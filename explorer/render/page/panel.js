@@ -54,7 +54,7 @@ function tools(report, node) {
   const open = shape && shape.nodes.length > 1 ? unfolding(shape) : null, close = folding([node.id]);
   return make("div", {class: "tools"}, toggle("loss", "Path to loss"), toggle("leaves", "Path to leaves"),
     open ? button("Unfold", open, {"data-act": "unfold"}) : null, close ? button("Fold", close, {"data-act": "fold"}) : null,
-    node.index >= 0 ? button("Step here", () => stepTo(node.id), {"data-act": "step"}) : null,
+    stage.view.steps.some((step) => step.includes(node.id)) ? button("Step here", () => stepTo(node.id), {"data-act": "step"}) : null,
     button("Copy link", () => copyLink(), {"data-act": "copy"}));
 }
 
@@ -114,7 +114,7 @@ function equation(report, edge) {
   const known = local && typeof numberOf(local.value) === "number" && up && up.length === 1;
   return make("div", {class: "equation", "data-edge": edge.index},
     make("div", {}, known ? [make("span", {class: "gradient"}, short(up[0])), " × ", make("span", {class: "value"}, short(local.value)), " = "] : null,
-      make("span", {class: "gradient"}, sent || "nothing recorded"), " → ", theirs(target.sign || target.label, {style: "font-weight:600"})),
+      make("span", {class: "gradient"}, sent || (target.brief ? "not in this page" : "nothing recorded")), " → ", theirs(target.sign || target.label, {style: "font-weight:600"})),
     local && local.formula ? make("code", {style: "color:var(--muted)"}, local.formula) : null,
     local && local.note && up && up.length === 1 ? make("div", {class: "under", style: "font-size:12.5px"}, local.note) : null);
 }

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import graphviz
 
 from explorer.errors import LayoutError
+from explorer.render import theme
 from explorer.render.drawing import Drawing, Wire
 from explorer.render.layout import layout
 from explorer.render.markup import EDGE, NODE, head
@@ -29,20 +30,24 @@ class Room(NamedTuple):
     doors: tuple[tuple[float, float], ...]
 
 
-def rooms(report: Report, nest: Nest, palette: Palette, timeout: float) -> tuple[Room, ...]:
-    """A layout for each module, all made by one run of the engine.
+def rooms(
+    report: Report, nest: Nest, palette: Palette, timeout: float
+) -> tuple[tuple[Room, ...], tuple[str, ...]]:
+    """A layout for each module, all made by one run of the engine; and the keys of `theme.KEY` that occur.
 
     Raises:
         LayoutTimeoutError: the engine took longer than `timeout` seconds.
         LayoutError: there is no engine, or it failed.
     """
-    faces = Drawing(tuple(module.face for module in nest.modules), ())
+    faces = Drawing(tuple(module.face for module in nest.modules[1:]), ())
     pens = Pen(report, nest.drawing, False), Pen(report, faces, False)
     sources = [_source(nest, module, *pens) for module in nest.modules]
     svg = [part for part in _HEADS.split(layout("\n".join(sources), "svg", timeout=timeout)) if part.strip()]
     if len(svg) != len(sources):
         raise LayoutError(f"the layout engine drew {len(svg)} of {len(sources)} modules")
-    return tuple(_room(module, part, palette) for module, part in zip(nest.modules, svg, strict=True))
+    found = {mark for pen in pens for mark in pen.occurring()}
+    made = (_room(module, part, palette) for module, part in zip(nest.modules, svg, strict=True))
+    return tuple(made), tuple(mark for mark in theme.KEY if mark in found)
 
 
 def _source(nest: Nest, module: Module, pen: Pen, faces: Pen) -> str:
@@ -56,7 +61,7 @@ def _source(nest: Nest, module: Module, pen: Pen, faces: Pen) -> str:
         if thing < first:
             pen.shape(dot, thing, module.named.get(thing, ""), key=_key(thing))
         else:
-            faces.shape(dot, thing - first, "", key=_key(thing))
+            faces.shape(dot, thing - first - 1, "", key=_key(thing))
     for out in (False, True):
         with dot.subgraph() as row:
             row.attr(rank="max" if out else "min")

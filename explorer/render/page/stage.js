@@ -149,9 +149,9 @@ function fly(number, {gently = false} = {}) {
   const middle = {x: box.x + box.width / 2, y: box.y + box.height / 2};
   const seen = {x: stage.x + middle.x * stage.scale, y: stage.y + middle.y * stage.scale};
   const inside = seen.x > 60 && seen.x < w - 60 && seen.y > 50 && seen.y < h - 50;
-  if (gently && inside) return;
-  const scale = gently ? stage.scale : Math.max(stage.scale, Math.min(1, LEGIBLE + 0.15));
-  if (!gently && inside && stage.scale >= LEGIBLE) return;
+  if (gently) { bring({x: box.x - 40 / stage.scale, y: box.y - 40 / stage.scale, width: box.width + 80 / stage.scale, height: box.height + 80 / stage.scale}); return; }
+  const scale = Math.max(stage.scale, Math.min(1, LEGIBLE + 0.15));
+  if (inside && stage.scale >= LEGIBLE) return;
   glide(w / 2 - middle.x * scale, h / 2 - middle.y * scale, scale);
 }
 
@@ -163,7 +163,8 @@ function bring({x, y, width, height}) {
     if (size * scale > room - 2 * edge) return edge - start * scale;
     return Math.min(room - edge - (start + size) * scale, Math.max(edge - start * scale, now));
   };
-  const at = {x: x + width / 2, y: y + height / 2}, by = scale - stage.scale;
+  const at = {x: x + width / 2, y: y + height / 2}, by = scale - stage.scale, still_ = within(x, width, w, stage.x) === stage.x && within(y, height, h, stage.y) === stage.y;
+  if (by === 0 && still_) return;
   glide(within(x, width, w, stage.x - at.x * by), within(y, height, h, stage.y - at.y * by), scale);
 }
 

@@ -27,11 +27,13 @@ function wiresOf(nodes) {
 function showStep() {
   const all = stage.view.steps, on = steps.at > 0;
   stage.svg.classList.toggle("stepping", on);
+  byId("caption").classList.toggle("stepping", on && Object.keys(stage.report.steps).length > 0);
   const ran = new Set(all.slice(0, steps.at).flat());
   stage.shapes.forEach((element, place_) => element.classList.toggle("done", on && stage.view.shapes[place_].nodes.some((node) => ran.has(node))));
-  for (const [wire, elements] of stage.wires) {
-    const done = on && stage.view.wires[wire].edges.some((edge) => ran.has(stage.report.edges[edge].source));
-    for (const element of elements) { element.classList.toggle("done", done); element.classList.remove("live"); }
+  for (const element of stage.moved.querySelectorAll(".e.done,.e.live,.r.done,.r.live")) element.classList.remove("done", "live");
+  for (const [wire, elements] of on ? stage.wires : []) {
+    if (!stage.view.wires[wire].edges.some((edge) => ran.has(stage.report.edges[edge].source))) continue;
+    for (const element of elements) element.classList.add("done");
   }
   byId("slider").value = String(steps.at);
   byId("slider").setAttribute("aria-valuetext", `step ${steps.at} of ${all.length}`);
@@ -58,7 +60,8 @@ function caption(nodes) {
   if (node.kind === "leaf") return [make("b", {}, theirs(name)), " collects ", got, node.role === "parameter" ? " into its .grad" : ""];
   const edges = report.outgoing[node.id].map((index) => report.edges[index]);
   const parts = edges.slice(0, 4).flatMap((edge, number) => [number ? "; " : " and sends ", ...sentence(report, edge)]);
-  return [make("b", {}, theirs(name)), " receives ", got, ...parts, edges.length > 4 ? ` and ${edges.length - 4} more` : ""];
+  const told = (report.steps[node.id] || []).map(text).map((line) => make("div", {class: line.startsWith("to ") ? "told" : "told worked"}, theirs(line)));
+  return [make("div", {class: "said"}, make("b", {}, theirs(name)), " receives ", got, ...parts, edges.length > 4 ? ` and ${edges.length - 4} more` : ""), ...told];
 }
 
 function sentence(report, edge) {

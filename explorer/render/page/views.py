@@ -36,7 +36,8 @@ class View:
     """One level of detail: its name, the drawing it was made from, the SVG, and a note to show.
 
     A circuit has one `picture`. Any other drawing is a `nest` with a room for each module, which the page
-    puts together; `opened` are the modules that are open at first.
+    puts together; `opened` are the modules that are open at first. `marks` are the keys of `theme.KEY` that
+    occur.
     """
 
     label: str
@@ -46,6 +47,7 @@ class View:
     nest: Nest | None = None
     rooms: tuple[Room, ...] = ()
     opened: frozenset[int] = frozenset()
+    marks: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -168,8 +170,8 @@ def _view(
         return View(label, cut.base, compact(svg, palette, _Groups(cut.base, svg).attributes), note)
     drawing = leaves_per_use(cut.base)
     nest = nested(drawing, levels.order)
-    made = rooms(report, nest, palette, timeout)
-    return View(label, drawing, None, note, nest, made, nest.down_to(cut.depth))
+    made, marks = rooms(report, nest, palette, timeout)
+    return View(label, drawing, None, note, nest, made, nest.down_to(cut.depth), marks)
 
 
 class _Groups:
