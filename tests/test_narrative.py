@@ -170,7 +170,7 @@ def test_leaves_that_were_only_collected_come_after_what_sends_to_them() -> None
 
 def test_captions_are_the_lines_of_the_narration_without_its_notes() -> None:
     x, y, z = (torch.tensor(float(value), requires_grad=True) for value in (1, 2, -4))
-    report = report_of((x + y) * z)
+    report, _ = report_of((x + y) * z, x=x, y=y, z=z)
     lines = [line.strip() for line in explain(report, 10_000).splitlines()]
     told = captions(report)
     assert set(told) == {node for node, ran in enumerate(report.gradients) if ran is not None}
