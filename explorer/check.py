@@ -11,7 +11,7 @@ On larger graphs local and junction checks together imply the third by induction
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
@@ -268,6 +268,11 @@ class Checker:
                 outcome.notes.append("a hook of the script altered its gradient")
             else:
                 outcome.found.append(("junction", found))
+
+    @property
+    def own_gradients(self) -> Mapping[int, Array]:
+        """What leaves of a small graph received by the engine's own reckoning from the root on."""
+        return self._own.leaves
 
     def _overflowed(self) -> bool:
         """Whether some node before overflowed: infinities and nans come from there."""

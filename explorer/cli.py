@@ -115,6 +115,11 @@ class _Command(click.Command):
 @click.option(
     "--paths", "leaf", metavar="NAME", help="List the chain-rule paths to this variable, and their sum."
 )
+@click.option(
+    "--numeric",
+    is_flag=True,
+    help="Compare the largest gradients with central differences of the forward.",
+)
 @click.option("--why", metavar="NAME", help="Say why this tensor's .grad is what it is, None or zero.")
 @click.option(
     "--sort",
@@ -143,6 +148,7 @@ def main(
     focus: str | None,
     explain: bool,
     leaf: str | None,
+    numeric: bool,
     why: str | None,
     sort: Order | None,
     strict: bool,
@@ -161,7 +167,7 @@ def main(
         _check_together(call, every, root, stop)
         places, journal = _check_outputs(outputs)
         # everything is imported before the script runs: it may bring modules of the same names
-        from explorer import chains, narrative, pipeline, reasons  # noqa: F401
+        from explorer import chains, comparison, narrative, pipeline, reasons  # noqa: F401
         from explorer.render import costs, text  # noqa: F401
         from explorer.script import load
 
@@ -176,7 +182,7 @@ def main(
     exploration = pipeline.explore_script(
         program, root=root, call=call, stop=stop, check=check,
         every=every, log=journal, told=None if line is None else line.told,
-        work_out=TOLD_NODES if explain else FEW_NODES, paths_to=leaf or "",
+        work_out=TOLD_NODES if explain else FEW_NODES, paths_to=leaf or "", numeric=numeric,
     )  # fmt: skip
     if line is not None:
         line.close()
@@ -249,6 +255,7 @@ def _tell(
 ) -> bool:
     """Print what was asked for beside the report; whether all of it could be told."""
     from explorer import chains, narrative, reasons
+    from explorer.comparison import told
     from explorer.costs import costs
     from explorer.render.costs import table
 
@@ -261,6 +268,8 @@ def _tell(
                 click.echo(table(costs(report, sort), width), err=True)
             if leaf is not None:
                 click.echo(chains.paths(report, chains.target_of(report, leaf)).text, err=True)
+            if report.quotients is not None:
+                click.echo(told(report.quotients), err=True)
             if why is not None:
                 click.echo(str(reasons.why_named(report, why, exploration.outcome.namespace)), err=True)
     except Exception as error:  # noqa: BLE001 - the outputs are still to be written

@@ -14,13 +14,13 @@ Points and gradients are plain numbers or nested lists of them, by name. Nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from math import inf, isclose, isnan
 from typing import Any, TypeAlias
 
 from explorer import engine as stand_alone
 from explorer.errors import UsageError
+from explorer.report import Quotients, Row
 
 __all__ = [
     "Nested",
@@ -31,6 +31,7 @@ __all__ = [
     "engine_gradients",
     "numeric_gradients",
     "side_by_side",
+    "told",
 ]
 
 Nested: TypeAlias = Any
@@ -44,17 +45,6 @@ NUMERIC = 1e-3
 
 DIGITS = 7
 """Significant digits in the table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One derivative, known in up to four ways; None where that way was not taken."""
-
-    name: str
-    by_hand: float | None = None
-    pytorch: float | None = None
-    engine: float | None = None
-    numeric: float | None = None
 
 
 def central_differences(
@@ -186,6 +176,14 @@ def comparison(rows: Iterable[Row], largest: int | None = None) -> str:
     ]
     lines.append(f"{sum(map(agrees, rows))} of {len(rows)} agree")
     return "\n".join(lines) + "\n"
+
+
+def told(quotients: Quotients) -> str:
+    """The numeric gradients of a backward as a table, with what is to be said of them."""
+    if quotients.problem:
+        return f"no numeric gradients: {quotients.problem}\n"
+    lines = [f"({note})" for note in quotients.notes]
+    return comparison(quotients.rows) + "".join(f"{line}\n" for line in lines)
 
 
 def _chosen(rows: Sequence[Row], largest: int) -> Iterator[Row]:

@@ -23,6 +23,8 @@ from explorer.junctions import Slot
 class EndToEnd:
     """Carries the engine's own gradients along, as far as every node on the way can be followed.
 
+    `leaves` holds what each leaf that was compared received by the engine's own reckoning.
+
     Args:
         graph: the graph; `targets` as in `Junctions`.
         follow: whether the graph is small enough.
@@ -44,6 +46,7 @@ class EndToEnd:
         self._hooked = hooked
         self._senders = senders
         self._own: dict[Slot, Array] | None = {} if follow else None
+        self.leaves: dict[int, Array] = {}
         self._compared = 0
         self._from_root_on = (
             True  # every leaf's gradient was compared, and none rests on a gradient of torch's
@@ -115,6 +118,7 @@ class EndToEnd:
         spec = self._nodes[index].outputs[0]
         rounding = replace(rounding_of([spec.dtype] if spec else []), quadrature=True)
         self._compared += 1
+        self.leaves[index] = own
         return compare(own, incoming[0], rounding, whole=True, factor=8.0, run=Run(rounding))
 
     def close(self) -> None:

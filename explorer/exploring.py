@@ -18,11 +18,21 @@ from explorer.check import Checker
 from explorer.contributions import shares
 from explorer.errors import ExplorerError, UsageError
 from explorer.evidence import Looked
-from explorer.graph import Source
+from explorer.graph import Graph, Source
 from explorer.known import ValueOf, with_values
 from explorer.names import Names
+from explorer.quotients import NumericToo
 from explorer.record import Recorder
-from explorer.report import CheckMode, CheckSummary, GradientRecord, NodeGradients, Report, Shares, Verdict
+from explorer.report import (
+    CheckMode,
+    CheckSummary,
+    GradientRecord,
+    NodeGradients,
+    Quotients,
+    Report,
+    Shares,
+    Verdict,
+)
 from explorer.rerun import aside
 from explorer.trace import Context, Trace, trace
 from explorer.values import Flat
@@ -88,6 +98,7 @@ class Exploring:
         work_out: int = 0,
         paths_to: str = "",
         seeds: Sequence[torch.Tensor | None] = (),
+        numeric: bool = False,
     ) -> None:
         self.stages = Stages()
         self._progress = progress
@@ -102,6 +113,7 @@ class Exploring:
         self._checker: Checker | None = None
         self._witness: Witness | None = None
         self._shares: Shares | None = None
+        self._numeric = NumericToo(self.stages, roots, seeds) if numeric else None
         self._capture: Capture | None = None
         self._forward: dict[int, tuple[Flat | None, ...]] = {}
         self._seconds: float | None = None
@@ -122,6 +134,8 @@ class Exploring:
         if paths_to:
             with self.stages.guard("measuring the paths"):
                 self._shares = _measured(self.trace, paths_to, seeds)
+        if self._numeric is not None:
+            self._numeric.begin(self.trace, self._forward)
         if check != "off":
             with self.stages.guard("the check"):
                 self._checker = Checker(self.trace, check, pruned=bool(inputs))
@@ -171,6 +185,8 @@ class Exploring:
             except Exception as error:  # noqa: BLE001 - a report without worked elements is a report
                 self._stopped("working out elements", error)
                 self._witness = None
+        if self._numeric is not None and event.grad_inputs is None and event.grad_outputs[0] is not None:
+            self._numeric.take(event.index, event.grad_outputs[0])
         if underflowed(event):
             self.underflows.append(event.index)
 
@@ -183,6 +199,16 @@ class Exploring:
             index = self.leaves.get(asked) if isinstance(asked, torch.Tensor) else None
             if index is not None and self._checker is not None:
                 self._checker.observe(Event(index, live[index], (gradient,), None, 0.0, len(live)))
+
+    def _quotients(self, graph: Graph, returned: Sequence[torch.Tensor | None]) -> Quotients | None:
+        """The numeric gradients, where they were asked for."""
+        if self._numeric is None:
+            return None
+        for asked, gradient in zip(self.inputs, returned, strict=False):
+            if gradient is not None and asked in self.leaves:
+                self._numeric.take(self.leaves[asked], gradient)
+        own = self._checker.own_gradients if self._checker is not None else {}
+        return self._numeric.finish(graph, own)
 
     def report(
         self,
@@ -212,6 +238,7 @@ class Exploring:
             with self.stages.guard("the check"):
                 self._deliver(live, returned or ())
                 verdicts, check = self._checker.finish()
+        quotients = self._quotients(graph, returned or ())
         return Report(
             graph=graph,
             gradients=gradients,
@@ -229,6 +256,7 @@ class Exploring:
             torch=torch.__version__,
             elements=self._witness.elements if self._witness is not None else {},
             shares=self._shares,
+            quotients=quotients,
         )
 
 

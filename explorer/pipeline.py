@@ -52,6 +52,7 @@ def explore_script(
     log: str | None = None,
     told: Told | None = None,
     paths_to: str = "",
+    numeric: bool = False,
 ) -> Exploration:
     """Run `program` to its end and explore one of its backward calls (or all, or a tensor of it).
 
@@ -66,6 +67,7 @@ def explore_script(
         log: the journal to write the light records to.
         told: called with every light record.
         paths_to: measure what each path to the tensor of this name brings.
+        numeric: take central differences of the forward too.
     """
     long = root is None and (every is not None or call is None)
     watch = Watch(
@@ -79,6 +81,7 @@ def explore_script(
         told=told,
         keep=KEPT_NODES if long else None,
         paths_to=paths_to,
+        numeric=numeric,
     )
     with watch:
         outcome = run(program)

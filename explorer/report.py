@@ -113,6 +113,29 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """One derivative, known in up to four ways; None where that way was not taken."""
+
+    name: str
+    by_hand: float | None = None
+    pytorch: float | None = None
+    engine: float | None = None
+    numeric: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quotients:
+    """Numeric gradients beside the others: `rows` for a few elements of every leaf, and `notes` on them.
+
+    `problem` says why there are none.
+    """
+
+    rows: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeGradients:
     """What one node did while backward ran.
 
@@ -189,7 +212,8 @@ class Report:
     `looked_for` lists the codes of the findings that were looked for. `elements[j]` works out one element
     of what ``graph.edges[j]`` carried, where its numbers could be read. `averaged` holds, in a distributed
     job, the 2-norm of the ``.grad`` of each leaf (by node) after the call, when the ranks have averaged it.
-    `shares` says what each path to one node brings, where that was asked for.
+    `shares` says what each path to one node brings, and `quotients` holds the gradients four ways, where that
+    was asked for.
     """
 
     graph: Graph
@@ -212,6 +236,7 @@ class Report:
     elements: Mapping[int, Element] = field(default_factory=dict)
     averaged: Mapping[int, float] = field(default_factory=dict)
     shares: Shares | None = None
+    quotients: Quotients | None = None
 
     def gradient(self, node: int, slot: int = 0) -> GradientRecord | None:
         """The total gradient node `node` received for its output `slot`, None if none came."""

@@ -64,6 +64,7 @@ class Watch:
         told: called with the light record of every call.
         keep: nodes that all reports together may have; beyond, every second report is dropped.
         paths_to: measure what each path to the tensor of this name brings.
+        numeric: take central differences of the forward too (see `explorer.quotients`).
     """
 
     def __init__(
@@ -81,12 +82,14 @@ class Watch:
         told: Told | None = None,
         keep: int | None = None,
         paths_to: str = "",
+        numeric: bool = False,
     ) -> None:
         self.calls = 0
         self.rank: Rank | None = None
         self._progress = progress
         self._work_out = work_out
         self._paths_to = paths_to
+        self._numeric = numeric
         self.check: CheckMode = check
         self._stages = Stages()
         self._faults = Faults()
@@ -299,6 +302,7 @@ class Watch:
             progress=self._progress,
             work_out=self._work_out,
             paths_to=self._paths_to,
+            numeric=self._numeric,
             seeds=seeds,
         )
         if exploring.trace is None:
@@ -325,7 +329,7 @@ class Watch:
             )
 
 
-def explore(*tensors: Any, check: CheckMode = "sample") -> Report:
+def explore(*tensors: Any, check: CheckMode = "sample", numeric: bool = False) -> Report:
     """Explore what a backward from `tensors` does, by running one: ``.grad`` stays untouched.
 
     The graph stays usable (``retain_graph``), and the random number generators are as before. A root
@@ -334,6 +338,7 @@ def explore(*tensors: Any, check: CheckMode = "sample") -> Report:
     Args:
         tensors: one or several tensors with a ``grad_fn``.
         check: how much of every gradient the engine verifies: "sample", "full" or "off".
+        numeric: take central differences of the forward too, into `Report.quotients`.
 
     Returns:
         The report; it draws itself in a notebook.
@@ -345,7 +350,7 @@ def explore(*tensors: Any, check: CheckMode = "sample") -> Report:
     for tensor in tensors:
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"explore() takes tensors, not {type(tensor).__name__}")
-    watch = Watch(check=check, work_out=FEW_NODES)
+    watch = Watch(check=check, work_out=FEW_NODES, numeric=numeric)
     watch.explore(tensors, collect(user_frame(sys._getframe(1))))
     if not watch.explored:
         raise ExplorerError("; ".join(watch.problems))

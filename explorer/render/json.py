@@ -21,8 +21,10 @@ from explorer.report import (
     GradientRecord,
     NodeGradients,
     Number,
+    Quotients,
     Report,
     Session,
+    Shares,
 )
 
 LARGE = 20_000
@@ -85,7 +87,38 @@ def _report(report: Report) -> Object:
         },
         "findings": [_finding(finding) for finding in report.findings],
         "modules": [_cost(cost) for cost in costs(report)],
+        "shares": _shares(report.shares),
+        "quotients": _quotients(report.quotients),
     }
+
+
+def _shares(shares: Shares | None) -> Object | None:
+    """What each path to one node brings; null where that was not asked for."""
+    if shares is None:
+        return None
+    listed = [
+        {"edges": list(one.edges), "norm": _number(one.norm), "share": _number(one.share)}
+        for one in shares.listed
+    ]
+    found = {"target": shares.target, "listed": listed, "norm": _number(shares.norm)}
+    return {**found, "complete": shares.complete, "problem": shares.problem}
+
+
+def _quotients(quotients: Quotients | None) -> Object | None:
+    """The gradients four ways; null where that was not asked for."""
+    if quotients is None:
+        return None
+    rows = [
+        {
+            "name": row.name,
+            "by_hand": _number(row.by_hand),
+            "pytorch": _number(row.pytorch),
+            "engine": _number(row.engine),
+            "numeric": _number(row.numeric),
+        }
+        for row in quotients.rows
+    ]
+    return {"rows": rows, "notes": list(quotients.notes), "problem": quotients.problem}
 
 
 def _cost(cost: ModuleCost) -> Object:

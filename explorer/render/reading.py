@@ -19,8 +19,12 @@ from explorer.report import (
     GradientRecord,
     NodeGradients,
     Number,
+    Quotients,
     Report,
+    Row,
     Session,
+    Share,
+    Shares,
     Verdict,
 )
 
@@ -107,7 +111,27 @@ def _read_report(item: Object) -> Report:
             for place, edge in enumerate(item["edges"])
             if edge.get("element") is not None
         },
+        shares=_optional(item.get("shares"), _read_shares),
+        quotients=_optional(item.get("quotients"), _read_quotients),
     )
+
+
+def _read_shares(item: Object) -> Shares:
+    listed = (
+        Share(_sizes(one["edges"]), _read_real(one["norm"]), _read_real(one["share"]))
+        for one in _list(item, "listed")
+    )
+    norm, complete = _optional(item["norm"], _read_real), bool(item["complete"])
+    return Shares(_integer(item, "target"), tuple(listed), norm, complete, _text(item, "problem"))
+
+
+def _read_quotients(item: Object) -> Quotients:
+    ways = ("by_hand", "pytorch", "engine", "numeric")
+    rows = (
+        Row(_text(one, "name"), *(_optional(one[way], _read_real) for way in ways))
+        for one in _list(item, "rows")
+    )
+    return Quotients(tuple(rows), _texts(item, "notes"), _text(item, "problem"))
 
 
 def _read_element(item: Object) -> Element:
