@@ -22,7 +22,8 @@ class ParameterFact:
     `reached`: some backward call had it among its leaves. `optimized`: an optimizer holds it.
     `module` is the dotted path of its module, and `ran` how that module's forward ran; `siblings_ran`
     says whether another module of the same root ran with gradients enabled. `identity` tells
-    parameters apart within one run; `where` is the line that makes its module, where found.
+    parameters apart within one run; `where` is the line that makes its module, where found; `exits` are the
+    lines where something computed from it left the graph, each with how ("detach", "no_grad", ...).
     """
 
     name: str
@@ -34,6 +35,7 @@ class ParameterFact:
     siblings_ran: bool = False
     identity: int = 0
     where: Source | None = None
+    exits: tuple[tuple[Source, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +112,29 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
+class Altered:
+    """A saved value that is no longer what the forward used: element `place` of an output of `node`.
+
+    It `was` so in the forward; the values saved give `now`. `names` are the tensors one of which was changed,
+    empty where it is the output itself; `loss`: the output is the loss.
+    """
+
+    node: int
+    names: tuple[str, ...]
+    place: tuple[int, ...]
+    was: float
+    now: float
+    loss: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Looked:
     """What was seen right before (and, for `underflows`, during) one explored backward.
 
     `underflows`: nodes whose float16 result is 0 only for want of precision. `earlier`: the sequence
     number reached when the backward call before this one ended; nodes below it are older. `backwards`: where
-    the backward of each of the user's own Functions is defined, by node.
+    the backward of each of the user's own Functions is defined, by node. `altered`: saved values changed
+    behind autograd's back.
     """
 
     cuts: tuple[Cut, ...] = ()
@@ -125,6 +144,7 @@ class Looked:
     underflows: tuple[int, ...] = ()
     earlier: int | None = None
     backwards: Mapping[int, Source] = field(default_factory=dict)
+    altered: tuple[Altered, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -308,17 +308,25 @@ def _facts(
         if parameter is None or not parameter.requires_grad:
             continue
         held = known.optimized.get(id(parameter))
+        reached = collector.reached(parameter)
         yield ParameterFact(
             name=name,
             shape=tuple(parameter.shape),
-            reached=collector.reached(parameter),
+            reached=reached,
             optimized=held is not None and held() is parameter,
             module=path,
             ran=ran.get(id(parameter), "unknown"),
             siblings_ran=siblings.get(id(parameter), False),
             identity=id(parameter),
-            where=None if collector.reached(parameter) else _made(known, path),
+            where=None if reached else _made(known, path),
+            exits=() if reached else _exits(collector, parameter),
         )
+
+
+def _exits(collector: Collector, parameter: torch.Tensor) -> tuple[tuple[Source, str], ...]:
+    """The lines where something computed from `parameter` left the graph, in the order they were met."""
+    seen = ((_line(cut.place), cut.how) for cut in collector.cuts.exits_of(parameter))
+    return tuple(dict.fromkeys((where, how) for where, how in seen if where is not None))
 
 
 def _made(known: Known, path: str) -> Source | None:

@@ -1,4 +1,4 @@
-"""Sees where values leave the graph: ``detach``, ``.data``, ``item``, ``tolist``, modules under ``no_grad``.
+"""Sees where values leave the graph: ``detach``, ``.data``, ``item``, ``tolist``, ``no_grad``.
 
 For each such place the leaves upstream are noted (weakly), and what would prove that the value came
 back into a loss: the storage of the detached tensor (weakly, so that its address cannot be taken over
@@ -17,10 +17,11 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_hook
 
+from hooks.blocks import Blocks
 from hooks.handles import Handles
 from hooks.lines import user_place
 from hooks.nodes import AutogradNode, is_leaf
-from hooks.places import OURS, Place, kind_of
+from hooks.places import OURS, USER, Place, kind_of
 from hooks.saved import read
 from hooks.steps import storage_of
 
@@ -52,8 +53,11 @@ class Cuts:
     def attach(self, handles: Handles) -> None:
         """Patch the few methods through which values leave; `handles` puts everything back."""
         handles.callback(self._retire)
+        # Not `__float__`: torch warns from within, and would name a line of ours.
         for name in ("detach", "detach_", "item", "tolist"):
             self._wrap(handles, name)
+        self._wrap_data(handles)
+        Blocks(self._note_block).attach(handles)
         handles.add(register_module_forward_hook(self._ran))
 
     def feeding(self, live: Sequence[AutogradNode], roots: Sequence[Any]) -> list[tuple[CutSeen, int | None]]:
@@ -88,6 +92,12 @@ class Cuts:
                 found.append((cut, scalars[cut.value]))
         return found
 
+    def exits_of(self, leaf: torch.Tensor) -> list[CutSeen]:
+        """Where something computed from `leaf` left the graph, whatever became of it."""
+        return [
+            cut for cuts in self._seen.values() for cut in cuts if any(ref() is leaf for ref in cut.leaves)
+        ]
+
     def _retire(self) -> None:
         self._open = False
 
@@ -121,6 +131,32 @@ class Cuts:
 
         handles.callback(restore)
 
+    def _wrap_data(self, handles: Handles) -> None:
+        """See the user's own lines read ``.data`` of a result; a parameter's is read to change it."""
+        original: Any = torch.Tensor.data
+
+        def read(self_: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = original.__get__(self_)
+            if torch.compiler.is_compiling() or not self._open or type(self_) is not torch.Tensor:
+                return result
+            frame = sys._getframe(1)
+            if self_.grad_fn is None or kind_of(frame.f_code.co_filename) != USER:
+                return result
+            try:
+                self._note_cut(self_, "data", result, None, Place(frame.f_code, frame.f_lasti))
+            except Exception:  # noqa: BLE001 - the user's read has succeeded and must return
+                self._open = False
+            return result
+
+        seen = property(read, original.__set__, original.__delete__, original.__doc__)
+        torch.Tensor.data = seen  # type: ignore[assignment]  # a property that does what the descriptor does
+
+        def restore() -> None:
+            if vars(torch.Tensor).get("data") is seen:
+                del torch.Tensor.data
+
+        handles.callback(restore)
+
     def _note_cut(
         self, tensor: torch.Tensor, how: str, result: Any, node: AutogradNode | None, place: Place | None
     ) -> None:
@@ -134,8 +170,14 @@ class Cuts:
         leaves = (weakref.ref(tensor),) if node is None else _upstream(node)
         if isinstance(result, torch.Tensor):
             known.append(CutSeen(place, how, leaves, _weak(result)))
-        elif isinstance(result, float):
-            known.append(CutSeen(place, how, leaves, None, result))
+        else:
+            known.append(CutSeen(place, how, leaves, None, result if isinstance(result, float) else None))
+
+    def _note_block(self, place: Place, value: torch.Tensor, leaves: list[torch.Tensor]) -> None:
+        """Note a variable that a block under ``no_grad`` has bound."""
+        known = self._seen.setdefault((id(place.code), place.lasti, "no_grad"), [])
+        if self._open and len(known) < PER_PLACE and storage_of(value) is not None:
+            known.append(CutSeen(place, "no_grad", tuple(map(weakref.ref, leaves)), _weak(value)))
 
     def _ran(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
         """Note what a module with parameters gave under ``no_grad``."""

@@ -7,7 +7,11 @@ from itertools import groupby
 
 from explorer.diagnose.registry import diagnosis
 from explorer.evidence import Evidence, ParameterFact
+from explorer.graph import Source
 from explorer.report import Finding, Report, Severity
+
+NAMED = 2
+"""How many lines the message names where a value left the graph."""
 
 
 @diagnosis("unreached-parameter")
@@ -15,7 +19,9 @@ def unreached_parameter(report: Report, evidence: Evidence) -> Iterator[Finding]
     """requires_grad parameters minus the leaves of all backward calls seen, one finding per module.
 
     Error where an optimizer holds the parameter; warning where its module ran with gradients enabled or
-    never ran while its siblings did; info where it ran under no_grad alone (a target network).
+    never ran while its siblings did; info where it ran under no_grad alone (a target network). Where
+    everything computed from it left the graph at one line, that line is named: what else became of it
+    there cannot be seen.
     """
     if not evidence.last or not evidence.calls or not evidence.complete:
         return
@@ -41,12 +47,20 @@ def _severity(facts: list[ParameterFact]) -> Severity | None:
 def _finding(module: str, facts: list[ParameterFact], severity: Severity, root: str) -> Finding:
     names = ", ".join(f"`{fact.name}`" for fact in facts)
     verb = "is" if len(facts) == 1 else "are"
+    above = facts[0].name.rpartition(".")[0]
+    owner = (
+        f"`{above or module}`"
+        if above or module
+        else "the module that owns " + ("it" if verb == "is" else "them")
+    )
     ran = {
-        "never": f": `{module or 'the model'}` never ran",
-        "without gradients": f": `{module or 'the model'}` ran under no_grad only",
-        "with gradients": f", though `{module or 'the model'}` ran",
+        "never": f": {owner} never ran",
+        "without gradients": f": {owner} ran under no_grad only",
+        "with gradients": f", though {owner} ran",
         "unknown": "",
     }[facts[0].ran]
+    exits = tuple(dict.fromkeys(one for fact in facts for one in fact.exits))
+    left = "" if facts[0].ran == "without gradients" else _left(exits)
     advice = (
         "Fine for a target network; else run it with gradients enabled."
         if facts[0].ran == "without gradients"
@@ -56,7 +70,17 @@ def _finding(module: str, facts: list[ParameterFact], severity: Severity, root: 
     return Finding(
         code="unreached-parameter",
         severity=severity,
-        message=f"{names} {verb} not in the graph of `{root}`{ran}.",
+        message=f"{names} {verb} not in the graph of `{root}`{ran}.{left}",
         advice=advice,
-        where=facts[0].where,
+        where=exits[0][0] if len({where for where, _ in exits}) == 1 else facts[0].where,
     )
+
+
+def _left(exits: tuple[tuple[Source, str], ...]) -> str:
+    """Where what was computed from it left the graph: a fact, though not yet the reason."""
+    if not exits or len(exits) > NAMED:
+        return ""
+    lines = " and ".join(
+        f"line {where.line}{f' `{where.code}`' if where.code else ''} ({how})" for where, how in exits
+    )
+    return f" What was computed from it left the graph at {lines}."

@@ -10,7 +10,7 @@ import pytest
 from explorer.diagnose import diagnose
 from explorer.diagnose.registry import DIAGNOSES, diagnosis
 from explorer.errors import ExplorerError
-from explorer.evidence import Evidence, ParameterFact
+from explorer.evidence import Evidence, ParameterFact, Ran
 from explorer.graph import Edge, Graph, Node, Source, TensorSpec
 from explorer.report import Finding, GradientRecord, NodeGradients, Report
 
@@ -84,6 +84,25 @@ def test_unreached_parameter(fact: ParameterFact, severity: str | None) -> None:
     evidence = Evidence(calls=1, parameters=(fact,))
     assert codes(chain(1.0, 2.0), evidence) == [("unreached-parameter", severity)] * (severity is not None)
     assert codes(chain(1.0, 2.0), replace(evidence, last=False)) == []
+
+
+def test_an_unreached_parameter_says_where_it_left_the_graph() -> None:
+    left = (Source("train.py", 9, "h = f(h.detach())"), "detach")
+    logged = (Source("train.py", 12, "print(h.norm().item())"), "item")
+    fact = ParameterFact("enc.w", (2,), False, optimized=True, module="enc", ran="with gradients")
+
+    def said(*exits: tuple[Source, str], ran: Ran = "with gradients") -> Finding:
+        return only(chain(1.0, 2.0), Evidence(calls=1, parameters=(replace(fact, exits=exits, ran=ran),)))
+
+    assert said().message == "`enc.w` is not in the graph of `loss`, though `enc` ran."
+    assert said(left).where == left[0]
+    assert said(left).message.endswith(
+        "What was computed from it left the graph at line 9 `h = f(h.detach())` (detach)."
+    )
+    assert said(left, logged).where is None  # which of them fed the loss cannot be seen
+    assert "line 12" in said(left, logged).message
+    assert "left the graph" not in said(left, logged, (Source("train.py", 14), "item")).message
+    assert "left the graph" not in said(left, ran="without gradients").message
 
 
 def test_unreached_parameters_of_one_module_make_one_finding() -> None:
