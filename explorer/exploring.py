@@ -6,7 +6,7 @@ reaches the user's backward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -18,8 +18,9 @@ from explorer.check import Checker
 from explorer.contributions import shares
 from explorer.errors import ExplorerError, UsageError
 from explorer.evidence import Looked
+from explorer.glimpse import Notes
 from explorer.graph import Graph, Source
-from explorer.known import ValueOf, with_values
+from explorer.known import Row, ValueOf, with_values
 from explorer.names import Names
 from explorer.quotients import NumericToo
 from explorer.record import Recorder
@@ -34,8 +35,7 @@ from explorer.report import (
     Verdict,
 )
 from explorer.rerun import aside
-from explorer.trace import Context, Trace, trace
-from explorer.values import Flat
+from explorer.trace import Trace, trace
 from explorer.witness import Witness
 from hooks.collection import no_collection
 from hooks.halves import underflowed
@@ -90,7 +90,7 @@ class Exploring:
         roots: Sequence[Any],
         names: Names,
         check: CheckMode,
-        context: Context | None = None,
+        context: Notes | None = None,
         value_of: ValueOf | None = None,
         inputs: Sequence[Any] = (),
         own: bool = False,
@@ -115,18 +115,17 @@ class Exploring:
         self._shares: Shares | None = None
         self._numeric = NumericToo(self.stages, roots, seeds) if numeric else None
         self._capture: Capture | None = None
-        self._forward: dict[int, tuple[Flat | None, ...]] = {}
+        self._forward: Mapping[int, Row] = {}
         self._seconds: float | None = None
         with self.stages.guard("the walk"):
-            self.trace = trace(roots, names=names, context=context)
+            self.trace = trace(roots, names=names, context=context, values=True)
         if self.trace is None:
             return
-        self.stages.problems += self.trace.problems
-        self.leaves = {node.variable: i for i, node in enumerate(self.trace.live) if is_leaf(node)}
+        if own or inputs:
+            self.leaves = {node.variable: i for i, node in enumerate(self.trace.live) if is_leaf(node)}
         self.inputs = tuple(self.leaves) if own else tuple(inputs)
         with self.stages.guard("reading forward values"):
-            graph, self._forward = with_values(self.trace.graph, self.trace.live, value_of)
-            self.trace = Trace(graph, self.trace.live)
+            self._forward = with_values(self.trace.graph, self.trace.live, value_of)
         with self.stages.guard("the record of gradients"), no_collection():
             self._recorder = Recorder(self.trace, self.inputs)
         if len(self.trace.live) <= work_out:
@@ -226,21 +225,21 @@ class Exploring:
         """
         if self.trace is None:
             return None
-        graph, live, self.trace = self.trace.graph, self.trace.live, None
-        gradients: tuple[NodeGradients | None, ...] = (None,) * len(graph.nodes)
-        edge_gradients: tuple[GradientRecord | None, ...] = (None,) * len(graph.edges)
+        traced, self.trace = self.trace, None
+        gradients: tuple[NodeGradients | None, ...] = (None,) * len(traced.live)
+        edge_gradients: tuple[GradientRecord | None, ...] = (None,) * len(traced.links)
         verdicts: tuple[Verdict, ...] = ()
-        check = CheckSummary(nodes=len(graph.nodes))
+        check = CheckSummary(nodes=len(traced.live))
         if self._recorder is not None:
             with self.stages.guard("the record of gradients"), no_collection():
                 gradients, edge_gradients = self._recorder.finish(returned)
         if self._checker is not None:
             with self.stages.guard("the check"):
-                self._deliver(live, returned or ())
+                self._deliver(traced.live, returned or ())
                 verdicts, check = self._checker.finish()
-        quotients = self._quotients(graph, returned or ())
+        quotients = self._quotients(traced.graph, returned or ())
         return Report(
-            graph=graph,
+            graph=traced.graph,
             gradients=gradients,
             edge_gradients=edge_gradients,
             forward=self._forward,
@@ -248,7 +247,7 @@ class Exploring:
             check=check,
             call=call,
             where=where,
-            root_name=graph.nodes[graph.roots[0][0]].label,
+            root_name=traced.sight.label(traced.graph.roots[0][0]),
             seconds=self._seconds,
             error=f"{type(self.error).__name__}: {self.error}" if self.error is not None else "",
             problems=tuple(self.stages.problems),

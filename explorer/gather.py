@@ -132,7 +132,7 @@ class Gatherer:
         live = trace.live
         context_of = context.context_of if context is not None else None
         self._collector.saw(node.variable for node in live if is_leaf(node))
-        problems = [(n.id, s.name, s.problem) for n in trace.graph.nodes for s in n.saved if s.problem]
+        problems = trace.sight.problems
         tensors = [held for held in names.held if isinstance(held, torch.Tensor)]
         damage = find_damage(live, problems, tensors, self._collector.steps) if problems else []
         return Looked(
@@ -383,12 +383,10 @@ def _read(file: str, line: int) -> tuple[Source, str]:
 def _backwards(trace: Trace) -> dict[int, Source]:
     """Where the backward of each Python Function in the graph is defined, by node."""
     found: dict[int, Source] = {}
-    for node, live in zip(trace.graph.nodes, trace.live, strict=True):
-        if node.kind != "custom":
-            continue
-        where = _definition(getattr(live, "_forward_cls", None))
+    for index in trace.sight.custom:
+        where = _definition(getattr(trace.live[index], "_forward_cls", None))
         if where is not None:
-            found[node.id] = where
+            found[index] = where
     return found
 
 

@@ -7,11 +7,11 @@ every run. Edges run as the gradient does: from a node to those in its ``next_fu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["op", "leaf", "custom", "opaque"]
 Role = Literal["parameter", "input", "root", ""]
@@ -126,6 +126,41 @@ class Graph:
     edges: tuple[Edge, ...]
     roots: tuple[tuple[int, int], ...]
     arity: tuple[int, ...] = ()
+
+    @classmethod
+    def later(
+        cls,
+        describe: Callable[[], tuple[tuple[Node, ...], tuple[Edge, ...]]],
+        roots: tuple[tuple[int, int], ...],
+        arity: tuple[int, ...],
+        problems: Sequence[str] = (),
+    ) -> Graph:
+        """A graph whose nodes and edges are made when somebody first asks for them, out of plain data.
+
+        Watched training pays for what is read of its graphs, not for what could be.
+        """
+        graph = object.__new__(cls)
+        vars(graph).update(roots=roots, arity=arity, _describe=describe, _problems=problems)
+        return graph
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What could not be found out of its nodes, and why; complete once they are made."""
+        return tuple(vars(self).get("_problems", ()))
+
+    def __getattr__(self, name: str) -> Any:
+        """The nodes or edges, if they are yet to be made: Python comes here only for what is missing."""
+        describe = vars(self).get("_describe") if name in ("nodes", "edges") else None
+        if describe is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        nodes, edges = describe()
+        vars(self).pop("_describe", None)
+        vars(self).update(nodes=nodes, edges=edges)
+        return vars(self)[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs: nodes and edges, not how they would be made."""
+        return {"nodes": self.nodes, "edges": self.edges, "roots": self.roots, "arity": self.arity}
 
     @cached_property
     def outgoing(self) -> tuple[tuple[int, ...], ...]:

@@ -37,9 +37,15 @@ class Kept:
         self.reports.append(report)
         self.looked.append(looked)
         self.explored += 1
-        self._nodes += len(report.graph.nodes)
+        self._nodes += len(report.gradients)
         if self._limit is not None and self._nodes > self._limit and len(self.reports) > FEWEST:
             self._thin()
+
+    def forget(self, report: Report) -> None:
+        """Let one report go."""
+        place = next(place for place, kept in enumerate(self.reports) if kept is report)
+        del self.reports[place], self.looked[place]
+        self._nodes -= len(report.gradients)
 
     def _thin(self) -> None:
         last = len(self.reports) - 1
@@ -47,7 +53,7 @@ class Kept:
         stay = sorted({*range(0, last, 2), last, *wrong})
         self.reports = [self.reports[place] for place in stay]
         self.looked = [self.looked[place] for place in stay]
-        self._nodes = sum(len(report.graph.nodes) for report in self.reports)
+        self._nodes = sum(len(report.gradients) for report in self.reports)
 
 
 def _wrong(report: Report) -> bool:

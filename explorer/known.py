@@ -1,67 +1,72 @@
-"""Reads the small forward values of a live graph: recorded, held by a leaf, or saved by a node."""
+"""The small forward values of a live graph: recorded, held by a leaf, or saved by a node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from explorer.graph import Graph, Node
+from explorer.graph import Graph
 from explorer.report import SMALL, Number
 from explorer.values import Flat, fill
-from hooks.saved import read
+from hooks.nodes import is_leaf
 
 LIMIT = 600
 """Graphs of more nodes than this show no forward values: nobody reads that many wires."""
 
 ValueOf = Callable[[Any, int], "tuple[Number, ...] | None"]
+Row = tuple["Flat | None", ...]
 
 
-def with_values(
-    graph: Graph, live: tuple[Any, ...], value_of: ValueOf | None = None
-) -> tuple[Graph, dict[int, tuple[Flat | None, ...]]]:
-    """A small graph with the values its nodes saved, and all forward values that can be known.
+class Filled(Mapping[int, Row]):
+    """`Report.forward` of a graph, worked out from what is known of it when somebody first asks."""
 
-    A graph of more than `LIMIT` nodes is returned as it is, with no forward values.
+    def __init__(self, graph: Graph, recorded: Mapping[int, Row]) -> None:
+        self._graph = graph
+        self._recorded = recorded
+        self._values: dict[int, Row] | None = None
+
+    def _all(self) -> dict[int, Row]:
+        if self._values is None:
+            self._values = fill(self._graph, self._recorded).values
+            self._recorded = {}
+        return self._values
+
+    def __getitem__(self, node: int) -> Row:
+        return self._all()[node]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+
+def with_values(graph: Graph, live: Sequence[Any], value_of: ValueOf | None = None) -> Mapping[int, Row]:
+    """All forward values of a small graph that can be known; none for one of more than `LIMIT` nodes.
 
     Args:
-        graph: what the walk found.
-        live: its live nodes, before their backward frees what they saved.
+        graph: what the walk found, with the values its nodes saved.
+        live: its live nodes, before an optimizer changes the leaves.
         value_of: flat values recorded while the script ran, by (live node, output slot).
     """
-    if len(graph.nodes) > LIMIT:
-        return graph, {}
-    recorded: dict[int, tuple[Flat | None, ...]] = {}
-    nodes: list[Node] = []
+    if len(live) > LIMIT:
+        return {}
+    recorded: dict[int, Row] = {}
     with torch.no_grad():
-        for node, owner in zip(graph.nodes, live, strict=True):
-            nodes.append(_saved(node, owner))
-            if node.kind == "leaf":
-                recorded[node.id] = (_flat(owner.variable),)
+        for index, node in enumerate(live):
+            if is_leaf(node):
+                recorded[index] = (small(node.variable),)
             elif value_of is not None:
-                recorded[node.id] = tuple(value_of(owner, slot) for slot in range(len(node.outputs)))
-    graph = replace(graph, nodes=tuple(nodes))
-    return graph, fill(graph, recorded).values
+                recorded[index] = tuple(value_of(node, slot) for slot in range(len(node._input_metadata)))
+    return Filled(graph, recorded)
 
 
-def _saved(node: Node, owner: Any) -> Node:
-    """`node` with the elements of its small saved tensors."""
-    small = [value for value in node.saved if value.spec is not None and value.spec.numel <= SMALL]
-    if not small:
-        return node
-    values = read(owner)
-    return replace(
-        node,
-        saved=tuple(
-            replace(one, values=_flat(values[one.name].value)) if one in small and one.name in values else one
-            for one in node.saved
-        ),
-    )
-
-
-def _flat(value: Any) -> Flat | None:
+def small(value: Any) -> Flat | None:
     """The elements of a small real or complex tensor, row-major; None for anything else."""
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.is_nested:
         return None

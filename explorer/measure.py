@@ -31,6 +31,10 @@ _TINY = tuple(
     if hasattr(torch, name)
 )
 
+_item: Callable[[torch.Tensor], float] = torch._C.TensorBase.item
+_tolist: Callable[[torch.Tensor], list[Number]] = torch._C.TensorBase.tolist
+"""As torch has them, without what may be wrapped around ``Tensor.item`` to see the user's calls."""
+
 _PART = 1 << 20
 """So many squares are summed in one go: float32 loses a digit with every hundredfold."""
 
@@ -94,14 +98,14 @@ def at_once(tensor: torch.Tensor) -> GradientRecord | None:
         return None
     numel = tensor.numel()
     if numel <= SMALL:
-        return _from_values(tensor.reshape(-1).tolist(), tuple(tensor.shape), dtype_name(dtype))
-    line = _in_one_line(tensor)
+        return _from_values(_tolist(tensor.reshape(-1)), tuple(tensor.shape), dtype_name(dtype))
+    times = 1
+    line: torch.Tensor | None = tensor.view(-1) if tensor.is_contiguous() else None
+    if line is None:
+        line, times = _in_one_line(tensor)
     if line is not None:
-        square = (
-            line.dot(line).item()
-            if numel <= _PART
-            else math.fsum(p.dot(p).item() for p in torch.split(line, _PART))
-        )
+        parts = (line,) if numel <= _PART else torch.split(line, _PART)
+        square = math.fsum(_item(part.dot(part)) for part in parts) * times
         if least * numel < square < math.inf:
             return GradientRecord(tuple(tensor.shape), dtype_name(dtype), math.sqrt(square), numel=numel)
     return _from_large(tensor, tuple(tensor.shape), dtype_name(dtype), numel)
@@ -129,14 +133,19 @@ def _steps(tensor: torch.Tensor) -> list[tuple[int, int]]:
     return sorted(pair for pair in zip(tensor.shape, tensor.stride(), strict=True) if pair[0] != 1)
 
 
-def _in_one_line(tensor: torch.Tensor) -> torch.Tensor | None:
-    """All elements as one dimension, in the order of memory; None where they do not lie in one piece."""
-    if not tensor.is_contiguous():
-        strides = tensor.stride()
-        tensor = tensor.permute(sorted(range(len(strides)), key=strides.__getitem__, reverse=True))
-        if not tensor.is_contiguous():
-            return None
-    return tensor.view(-1)
+def _in_one_line(tensor: torch.Tensor) -> tuple[torch.Tensor | None, int]:
+    """All elements as one dimension, in the order of memory, and how often each of them occurs.
+
+    None where they do not lie in one piece.
+    """
+    times = 1
+    for dim, stride in reversed(list(enumerate(tensor.stride()))):
+        if stride == 0:  # expanded: the same element all along
+            times *= tensor.shape[dim]
+            tensor = tensor.select(dim, 0)
+    strides = tensor.stride()
+    tensor = tensor.permute(sorted(range(len(strides)), key=strides.__getitem__, reverse=True))
+    return (tensor.view(-1) if tensor.is_contiguous() else None), times
 
 
 def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
 
-from explorer.graph import Graph
 from explorer.measure import Pending, at_once, in_shape_of, measure
 from explorer.report import GradientRecord, NodeGradients
 from explorer.trace import Trace
@@ -36,13 +36,14 @@ class Recorder:
     """
 
     def __init__(self, trace: Trace, inputs: Sequence[Any] = ()) -> None:
-        graph = trace.graph
-        self._graph = graph
-        self._received: list[list[GradientRecord | None]] = [[] for _ in graph.nodes]
-        self._times: list[tuple[float, int] | None] = [None] * len(graph.nodes)
-        self._edges: list[GradientRecord | None] = [None] * len(graph.edges)
+        self._links = trace.links
+        self._first = _first_links(trace)
+        self._leaf = [row.species.kind == "leaf" for row in trace.sight.rows]
+        self._received: list[list[GradientRecord | None]] = [[] for _ in trace.live]
+        self._times: list[tuple[float, int] | None] = [None] * len(trace.live)
+        self._edges: list[GradientRecord | None] = [None] * len(trace.links)
         self._pending = Pending()
-        self._alone = _sole_edges(graph)
+        self._alone = _sole_edges(trace)
         self._sent: dict[Slot, Sent] = {}
         self._requested = _places(trace, inputs)
         self._sums: dict[Slot, torch.Tensor] = {}
@@ -114,21 +115,20 @@ class Recorder:
 
     def _contributions(self, node: int, grad_inputs: Gradients, grad_outputs: Gradients) -> None:
         """Measure what went along each edge, unless its target will tell the same."""
-        graph = self._graph
         done: dict[int, int] = {}
-        for index in graph.outgoing[node]:
-            edge = graph.edges[index]
-            tensor = grad_inputs[edge.source_slot] if edge.source_slot < len(grad_inputs) else None
+        for index in range(self._first[node], self._first[node + 1]):
+            _, source_slot, target, target_slot = self._links[index]
+            tensor = grad_inputs[source_slot] if source_slot < len(grad_inputs) else None
             if tensor is None:
                 continue
-            place = (edge.target, edge.target_slot)
-            if place in self._requested:
+            place = (target, target_slot)
+            if self._pruned and place in self._requested:
                 self._sums[place] = self._sums[place] + tensor if place in self._sums else tensor.clone()
             record = self._known(tensor, grad_outputs, self._received[node])
             if self._alone[index] and not self._pruned:
                 if record is not None:
                     self._sent[place] = (index, weakref.ref(tensor), tensor._version, record)
-                elif graph.nodes[edge.target].kind != "leaf":
+                elif not self._leaf[target]:
                     self._sent[place] = (index, tensor, tensor._version, None)
                 continue
             first = done.setdefault(id(tensor), index)
@@ -160,31 +160,37 @@ class Recorder:
 
     def _share(self) -> None:
         """Give each edge that is its target's only source the record of that target."""
-        for index, edge in enumerate(self._graph.edges):
-            if self._edges[index] is None and self._alone[index] and self._times[edge.source] is not None:
-                received = self._received[edge.target]
-                if edge.target_slot < len(received):
-                    self._edges[index] = received[edge.target_slot]
+        for index, (source, _, target, slot) in enumerate(self._links):
+            if self._edges[index] is None and self._alone[index] and self._times[source] is not None:
+                received = self._received[target]
+                if slot < len(received):
+                    self._edges[index] = received[slot]
 
 
-def _sole_edges(graph: Graph) -> list[bool]:
+def _first_links(trace: Trace) -> list[int]:
+    """Per node the place of its first link, and one place more: links stand by their sources."""
+    first = [0] * (len(trace.live) + 1)
+    for source, _, _, _ in trace.links:
+        first[source + 1] += 1
+    return list(accumulate(first))
+
+
+def _sole_edges(trace: Trace) -> list[bool]:
     """Per edge: whether it alone feeds its (target, slot).
 
     Roots are fed from outside as well, and a leaf's own hooks change what it was sent: neither counts.
     """
-    first = [0] * len(graph.nodes)
+    first = [0] * len(trace.live)
     others: dict[Slot, int] = {}
-    for node, slot in [*graph.roots, *((edge.target, edge.target_slot) for edge in graph.edges)]:
+    for node, slot in chain(trace.graph.roots, ((target, slot) for _, _, target, slot in trace.links)):
         if slot == 0:
             first[node] += 1
         else:
             others[node, slot] = others.get((node, slot), 0) + 1
-    hooked = {node.id for node in graph.nodes if node.hooks and node.kind == "leaf"}
-    return [
-        (others[edge.target, edge.target_slot] if edge.target_slot else first[edge.target]) == 1
-        and edge.target not in hooked
-        for edge in graph.edges
-    ]
+    for index, row in enumerate(trace.sight.rows):
+        if row.hooks and row.species.kind == "leaf":
+            first[index] = 0
+    return [(others[target, slot] if slot else first[target]) == 1 for _, _, target, slot in trace.links]
 
 
 def _places(trace: Trace, inputs: Sequence[Any]) -> dict[Slot, None]:
@@ -193,7 +199,9 @@ def _places(trace: Trace, inputs: Sequence[Any]) -> dict[Slot, None]:
         return {}
     ids = {node: index for index, node in enumerate(trace.live)}
     leaves = {
-        id(node.variable): index for node, index in ids.items() if trace.graph.nodes[index].kind == "leaf"
+        id(node.variable): index
+        for index, node in enumerate(trace.live)
+        if trace.sight.rows[index].species.kind == "leaf"
     }
     found: dict[Slot, None] = {}
     for item in inputs:

@@ -20,7 +20,7 @@ a backward that will raise             opaque  ``Error``, ``NotImplemented``
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils.checkpoint import CheckpointFunction
@@ -34,13 +34,19 @@ _LIBRARY = "GeneratedBackwardFor_"
 
 @dataclass(frozen=True, slots=True)
 class Species:
-    """What nodes of one sort have in common; `keeps` is False if they have no saved values to read."""
+    """What nodes of one sort have in common.
+
+    `keeps` is False if they have no saved values to read; `spelled` is torch's own name, with its namespace;
+    `python` tells a Python Function's.
+    """
 
     name: str
     kind: Kind = "op"
     label: str = ""
     note: str = ""
     keeps: bool = True
+    spelled: str = ""
+    python: bool = False
 
 
 _generated: dict[type, Species] = {}
@@ -54,11 +60,13 @@ def species_of(node: AutogradNode) -> Species:
     if found is not None:
         return found
     if isinstance(node, torch.autograd.function.BackwardCFunction):
-        return _python(node)
-    name = plain_name(node.name())
+        return replace(_python(node), spelled=type(node).__name__, python=True)
+    spelled = str(node.name())
+    name = plain_name(spelled)
     if kind.__name__ == "CppFunction":
-        return _cpp(name)
-    found = _generated[kind] = _special(name) or Species(name, label=short_label(name))
+        return replace(_cpp(name), spelled=spelled)
+    found = _special(name) or Species(name, label=short_label(name))
+    found = _generated[kind] = replace(found, spelled=spelled)
     return found
 
 

@@ -13,6 +13,8 @@ from hooks.saved import read
 
 ROWS = 16
 """The smallest batch that says something about a unit."""
+GLANCE = 64
+"""Rows after which most units of a healthy layer have shown that they are not stuck."""
 TANH = 0.99
 """|tanh| above this is saturated."""
 SIGMOID = 0.01
@@ -36,17 +38,33 @@ def count_units(live: Sequence[AutogradNode]) -> Iterator[Units]:
         units = result.shape[channel]
         rows = result.numel() // units if units else 0
         if rows >= ROWS:
-            others = [dim for dim in range(result.dim()) if dim != channel]
-            yield Units(index, function, _stuck(function, result, others), units, rows)
+            yield Units(index, function, _stuck(function, result, channel), units, rows)
 
 
-def _stuck(function: str, result: torch.Tensor, others: list[int]) -> int:
+def _stuck(function: str, result: torch.Tensor, channel: int) -> int:
+    """How many units are stuck in every row.
+
+    A unit that is not stuck in a few rows is not stuck, and in a healthy layer few rows clear every unit: the
+    others alone are looked at in full.
+    """
+    entries = result.shape[0]
+    rows = result.numel() // result.shape[channel] // entries
     with torch.no_grad():
-        if function == "relu":
-            return int((result.amax(others) == 0).sum())
-        if function == "tanh":
-            return int((result.abs().amin(others) > TANH).sum())
-        return int(((result * (1 - result)).amax(others) < SIGMOID).sum())
+        few = result[: -(-GLANCE // rows)]
+        suspects = _units_stuck(function, few, channel).nonzero().flatten()
+        if not suspects.numel() or len(few) == entries:
+            return suspects.numel()
+        return int(_units_stuck(function, result.index_select(channel, suspects), channel).sum())
+
+
+def _units_stuck(function: str, result: torch.Tensor, channel: int) -> torch.Tensor:
+    """For each unit, whether it is stuck in all of these rows."""
+    others = [dim for dim in range(result.dim()) if dim != channel]
+    if function == "relu":
+        return result.amax(others) == 0
+    if function == "tanh":
+        return result.abs().amin(others) > TANH
+    return (result * (1 - result)).amax(others) < SIGMOID
 
 
 def find_broadcasts(live: Sequence[AutogradNode]) -> Iterator[Broadcast]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from os import PathLike
@@ -20,8 +20,10 @@ from explorer.errors import ExplorerError, UsageError
 from explorer.evidence import Evidence
 from explorer.exploring import Exploring, Progress, Stages
 from explorer.gather import Gatherer, failed_node
+from explorer.glimpse import Notes
 from explorer.journal import check as check_journal
 from explorer.kept import KEPT_NODES, Kept
+from explorer.known import Row
 from explorer.layers import norms
 from explorer.light import Light, Told, with_finding
 from explorer.names import Names, collect
@@ -29,10 +31,12 @@ from explorer.places import set_out, source_of
 from explorer.ranks import Rank, named, rank_now
 from explorer.report import CheckMode, Report, Session
 from explorer.script import StopScript
-from explorer.trace import Context, trace
+from explorer.species import Species
+from explorer.trace import trace
 from explorer.witness import FEW_NODES
 from hooks.applied import observe_functions
 from hooks.backward import BackwardCall, user_frame, watch_backward
+from hooks.creation import Record
 from hooks.faults import Faults
 from hooks.forward import NodeContext, Observation, observe_forward
 from hooks.handles import Handles
@@ -142,9 +146,11 @@ class Watch:
         Raises:
             ExplorerError: none was explored yet.
         """
-        if not self._kept.reports:
-            raise ExplorerError("no backward() was seen yet: call loss.backward() inside the with block")
-        return self.reports[-1]
+        reports = self.reports
+        if not reports:
+            none = "no backward() was seen yet: call loss.backward() inside the with block"
+            raise ExplorerError("; ".join(self.problems) or none)
+        return reports[-1]
 
     @property
     def explored(self) -> int:
@@ -158,6 +164,7 @@ class Watch:
 
     def session(self, scripted: bool) -> Session:
         """All that was seen, diagnosed; `scripted`: as the whole run of a script."""
+        self._describe()
         last = len(self._kept.reports) - 1
         # A script that died or was stopped may have done the rest later.
         run, missing = Evidence(complete=False), Stages()
@@ -174,12 +181,23 @@ class Watch:
                 scripted=scripted,
                 looked=looked,
             )
+            forward: Mapping[int, Row] = {}
+            filling = Stages()
+            with filling.guard("reading forward values"):
+                forward = dict(report.forward)
+            report = replace(report, forward=forward)
             findings, problems = diagnose.diagnose(report, evidence)
             reports.append(
                 replace(
                     report,
                     findings=findings,
-                    problems=report.problems + tuple(missing.problems) + problems,
+                    problems=(
+                        *report.problems,
+                        *report.graph.problems,
+                        *filling.problems,
+                        *missing.problems,
+                        *problems,
+                    ),
                     looked_for=diagnose.CODES,
                 )
             )
@@ -204,9 +222,18 @@ class Watch:
         place = named(os.fspath(path), self.rank or rank_now())
         return tuple(map(str, render.save(self.session(scripted=False), place)))
 
+    def _describe(self) -> None:
+        """Make the graphs of what was read while backward ran; a report whose graph cannot be made goes."""
+        for report in tuple(self._kept.reports):
+            with self._stages.guard("the walk"):
+                _ = report.graph.nodes
+                continue
+            self._kept.forget(report)
+
     def explore(self, roots: Sequence[torch.Tensor], names: Names) -> None:
         """Run and explore a backward of our own from `roots`; ``.grad`` stays, the graph stays usable."""
-        gradients = [torch.ones_like(root) for root in roots]
+        # For a single number torch takes None for 1; checking the shape of a 1 would import SymPy.
+        gradients = [None if root.numel() == 1 else torch.ones_like(root) for root in roots]
         exploring = self._exploring(roots, names, own=True, seeds=gradients)
         returned = None
         try:
@@ -414,7 +441,7 @@ def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:
     return chains.paths(report, target, limit, shares=shares)
 
 
-def _placed(context: Observation, names: Names) -> Context:
+def _placed(context: Observation, names: Names) -> Notes:
     """The context of a node, its module path told as the names of parameters tell it.
 
     The observation knows a path below the module that was called; that module may be one of several
@@ -422,18 +449,21 @@ def _placed(context: Observation, names: Names) -> Context:
     """
     above: dict[int, str] = {}
 
-    def context_of(node: Any) -> NodeContext | None:
-        known = context.context_of(node)
-        if known is None or known.root is None:
-            return known
-        if known.root not in above:
-            above[known.root] = names.modules.get(id(context.root_module(known.root)), "")
-        prefix = above[known.root]
+    def of(node: Any) -> Record | None:
+        record = context.record_of(node)
+        root = record.call.root if record is not None else None
+        if root is not None and root not in above:
+            above[root] = names.modules.get(id(context.root_module(root)), "")
+        return record
+
+    def told(record: Record, species: Species) -> NodeContext:
+        known = context.told(record, species.spelled, species.python)
+        prefix = above.get(known.root, "") if known.root is not None else ""
         if not prefix:
             return known
         return replace(known, module=f"{prefix}.{known.module}" if known.module else prefix)
 
-    return context_of
+    return Notes(of, told)
 
 
 @contextmanager

@@ -110,14 +110,24 @@ class Observation:
         found = [ref() for ref, _ in list(self._shared.modules.roots)]
         return [module for module in found if module is not None]
 
+    def record_of(self, node: Any) -> Record | None:
+        """What was noted when the live node `node` was made; `told` puts it in words at any time after."""
+        return self._shared.record_of(node)
+
     def context_of(self, node: Any) -> NodeContext | None:
         """Where the live node `node` was made; None for one made while nobody observed."""
         record = self._shared.record_of(node)
-        if record is None:
-            return None
+        return None if record is None else self.told(record, node.name(), hasattr(node, "_forward_cls"))
+
+    def told(self, record: Record, name: str, custom: bool) -> NodeContext:
+        """The context of a node called `name` that was made at `record`.
+
+        Args:
+            custom: whether it is a Python Function, whose name tells more than the line it was applied on.
+        """
         place, call = record.place, record.call
-        operation = operation_of(node.name())
-        if operation and record.inner is not None and not hasattr(node, "_forward_cls"):
+        operation = operation_of(name)
+        if operation and record.inner is not None and not custom:
             spelled = operation_at(record.inner)
             operation = operation if spelled in _PLUMBING else spelled
         return NodeContext(

@@ -30,6 +30,14 @@ class SavedValue:
     problem: str = ""
 
 
+Held = tuple[str, Any, str]
+"""A name, its value, and the reason there is none."""
+
+_getters: dict[type, tuple[tuple[str, str, str], ...]] = {}
+"""Per generated class: name, attribute of the value, attribute of the packed tensor ("": there is none)."""
+_NONE = object()
+_UNSIGNABLE = (int, tuple, list)
+
 _names: dict[type, tuple[str, ...]] = {}
 """What each generated class keeps; there are a few hundred, and none goes away."""
 
@@ -55,58 +63,66 @@ def read(node: AutogradNode) -> dict[str, SavedValue]:
     Returns:
         One `SavedValue` per name. ``SavedValue(None)`` is torch's own None: the value was not needed.
     """
-    if isinstance(node, torch.autograd.function.BackwardCFunction):
-        return _read_function(node)
-    found: dict[str, SavedValue] = {}
+    return {name: SavedValue(value, problem) for name, value, problem in held(node)}
+
+
+def held(node: AutogradNode) -> list[Held]:
+    """What `read` tells, as (name, value, problem)."""
     kind = type(node)
-    for name in saved_names(kind):
-        raw_name = f"_raw_saved_{name}"
-        held = _held(node, raw_name) if hasattr(kind, raw_name) else None
-        if isinstance(held, SavedValue):
-            found[name] = held
-            continue
+    getters = _getters.get(kind)
+    if getters is None:
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return [(name, value.value, value.problem) for name, value in _read_function(node).items()]
+        getters = _getters[kind] = tuple(
+            (name, f"_saved_{name}", f"_raw_saved_{name}" if hasattr(kind, f"_raw_saved_{name}") else "")
+            for name in saved_names(kind)
+        )
+    found: list[Held] = []
+    for name, plain, raw_name in getters:
+        raw: Any = _NONE
+        if raw_name:
+            raw = _raw(node, raw_name)
+            if raw is None or type(raw) is str:
+                found.append((name, None, raw or ""))
+                continue
         # A saved *output* can be unpacked only through its node: read `_saved_x`, not `_raw_saved_x`.
-        value = _read_plain(node, f"_saved_{name}")
-        if isinstance(held, tuple) and not value.problem:
-            items = value.value or ()
-            found.update({f"{name}[{index}]": SavedValue(item) for index, item in enumerate(items)})
+        try:
+            value = getattr(node, plain)
+        except (RuntimeError, ValueError, TypeError) as problem:
+            found.append((name, None, _first_line(problem)))
+            continue
+        if type(value) in _UNSIGNABLE:
+            value = _signed(value)
+        if type(raw) is tuple:
+            found.extend((f"{name}[{index}]", item, "") for index, item in enumerate(value or ()))
         else:
-            found[name] = value
+            found.append((name, value, ""))
     return found
 
 
 def _read_function(node: AutogradNode) -> dict[str, SavedValue]:
     """The tensors a Python Function saved with ``save_for_backward``."""
-    held = _held(node, "_raw_saved_tensors")
-    if isinstance(held, SavedValue):
-        return {"saved_tensors": held} if held.problem else {}
-    value = _read_plain(node, "saved_tensors")
-    if value.problem:
-        return {"saved_tensors": value}
-    return {str(index): SavedValue(item) for index, item in enumerate(value.value or ())}
+    raw = _raw(node, "_raw_saved_tensors")
+    if raw is None or type(raw) is str:
+        return {"saved_tensors": SavedValue(problem=raw)} if raw else {}
+    try:
+        value = node.saved_tensors
+    except (RuntimeError, ValueError, TypeError) as problem:
+        return {"saved_tensors": SavedValue(problem=_first_line(problem))}
+    return {str(index): SavedValue(item) for index, item in enumerate(value or ())}
 
 
-def _held(node: AutogradNode, raw_name: str) -> Any:
-    """The raw saved tensor(s), or a `SavedValue` when reading them must stop here."""
+def _raw(node: AutogradNode, raw_name: str) -> Any:
+    """The raw saved tensor(s), None where none was needed, or the reason why they must not be read."""
     try:
         raw = getattr(node, raw_name)
     except RuntimeError as problem:
-        return SavedValue(problem=_first_line(problem))
-    if raw is None:
-        return SavedValue()
-    for item in raw if isinstance(raw, tuple) else (raw,):
+        return _first_line(problem)
+    for item in raw if type(raw) is tuple else (raw,):
         hook = getattr(item, "unpack_hook", None)
         if hook is not None:
-            return SavedValue(problem=_packed_by(hook))
+            return _packed_by(hook)
     return raw
-
-
-def _read_plain(node: AutogradNode, attribute: str) -> SavedValue:
-    try:
-        value = getattr(node, attribute)
-    except (RuntimeError, ValueError, TypeError) as problem:
-        return SavedValue(problem=_first_line(problem))
-    return SavedValue(_signed(value))
 
 
 def _packed_by(hook: Any) -> str:
