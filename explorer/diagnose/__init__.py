@@ -10,7 +10,6 @@ from __future__ import annotations
 # backward, what entered the graph wrongly, then what gradients show.
 from explorer.diagnose import inplace_damage as inplace_damage  # isort: skip
 from explorer.diagnose import graph_freed as graph_freed  # isort: skip
-from explorer.diagnose import saved_value_changed as saved_value_changed  # isort: skip
 from explorer.diagnose import wrong_custom_backward as wrong_custom_backward  # isort: skip
 from explorer.diagnose import non_finite_gradient as non_finite_gradient  # isort: skip
 from explorer.diagnose import broadcast_loss as broadcast_loss  # isort: skip
