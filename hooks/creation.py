@@ -29,6 +29,7 @@ import torch.fx.traceback as fx_traceback
 
 from hooks.handles import Handles
 from hooks.modules import Call, ModuleCalls, Site
+from hooks.nodes import is_leaf
 from hooks.places import LIBRARY, OURS, USER, Place, kind_of, kinds
 from hooks.values import YoungValues
 
@@ -114,6 +115,8 @@ class AnomalyRecords:
         self._wanted = torch.is_anomaly_enabled()
         self._wanted_check = torch.is_anomaly_check_nan_enabled()
         self._paused = 0
+        self._backwards = 0
+        self._numbers = threading.local()
         self._open = True
         self._lock = threading.Lock()
 
@@ -136,6 +139,7 @@ class AnomalyRecords:
         """A backward has ended."""
         with self._lock:
             self._paused -= 1
+            self._backwards += 1
             self._apply()
 
     def record_of(self, node: Any) -> Record | None:
@@ -169,13 +173,23 @@ class AnomalyRecords:
             self._wanted, self._wanted_check = enabled, check_nan
             self._apply()
 
+    def _took_a_number(self) -> bool:
+        """Whether the node that is being made is surely none that accumulates into a leaf.
+
+        Those alone take no sequence number. Numbers are per thread, and unknown after a backward.
+        """
+        now = (self._backwards, int(torch._C._autograd._get_sequence_nr()))
+        before: tuple[int, int] | None = getattr(self._numbers, "last", None)
+        self._numbers.last = now
+        return before is not None and before[0] == now[0] and before[1] != now[1]
+
     def _format_stack(self) -> list[str]:
         if not self._open or fx_traceback.should_preserve_node_meta:
             return self._format()
         values = self._values
         try:
             if values is not None and values.looking:
-                values.look()
+                values.look(apart=self._took_a_number())
             record = record_here(sys._getframe(1), self._modules)
         except Exception as error:  # noqa: BLE001 - the user's forward must not notice
             self._modules.faults.note("noting where nodes were made", error)
@@ -216,7 +230,7 @@ class CreationHookRecords:
             return
         try:
             if self._values is not None and self._values.looking:
-                self._values.look()
+                self._values.look(apart=not is_leaf(node))
             node.metadata.setdefault(CONTEXT_KEY, record_here(sys._getframe(1), self._modules))
         except Exception as error:  # noqa: BLE001 - the user's forward must not notice
             self._modules.faults.note("noting where nodes were made", error)

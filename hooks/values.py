@@ -25,6 +25,11 @@ _MOST = 20_000
 _OLD_LOOKS = 8
 
 Number = float | complex
+_autograd: Any = torch._C._autograd
+_creation = getattr(_autograd, "_get_creation_meta", lambda tensor: None)
+_WITHOUT_GRAD = tuple(
+    getattr(getattr(_autograd, "CreationMeta", None), name, ()) for name in ("NO_GRAD_MODE", "INFERENCE_MODE")
+)
 _is_wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda tensor: False)
 _inside_transform = getattr(torch._C._functorch, "maybe_current_level", lambda: None)
 
@@ -42,23 +47,28 @@ class YoungValues:
         self._old_looks = _OLD_LOOKS
         self._collections = gc.get_count()[1:]
 
-    def look(self) -> None:
-        """Copy the small results among the youngest objects; about 20 us."""
+    def look(self, apart: bool = True) -> None:
+        """Copy the small results among the youngest objects; about 20 us.
+
+        `apart`: this thread is not just making a node that accumulates into a leaf.
+        """
         self._credit -= 1
         found = 0
         for thing in self._youngest():
-            if type(thing) is torch.Tensor and self.keep(thing):
+            if type(thing) is torch.Tensor and self.keep(thing, apart):
                 found += 1
         if found:
             self._credit = min(self._credit + 3 * found, 2 * _CREDIT)
             self._left -= found
         self.looking = self._credit > 0 and self._left > 0
 
-    def keep(self, tensor: torch.Tensor) -> bool:
+    def keep(self, tensor: torch.Tensor, apart: bool = True) -> bool:
         """Copy the values of one result into its node; False where they are known, large or out of reach."""
         # A view whose base was modified gets a new grad_fn when that, or is_leaf, is read: not neutral, and
         # a deadlock when it is just being made. So the version comes before either.
-        if tensor._version != 0 or not tensor.requires_grad or tensor.is_leaf or not tensor.is_cpu:
+        if tensor._version != 0 or not tensor.requires_grad or _may_be_a_leaf_view(tensor, apart):
+            return False
+        if tensor.is_leaf or not tensor.is_cpu:
             return False
         if tensor.layout is not torch.strided or tensor.is_nested or tensor.numel() > SMALL:
             return False
@@ -88,6 +98,24 @@ class YoungValues:
                 young += gc.get_objects(generation=2)
             self._collections = collections
         return young
+
+
+def _may_be_a_leaf_view(tensor: torch.Tensor, apart: bool) -> bool:
+    """Whether `tensor` is a view that is perhaps a leaf; told without asking it whether it is.
+
+    ``view.is_leaf`` takes a lock of the view's. torch holds that lock while it makes the node that
+    accumulates into a leaf, and calls us from within: in this thread, or waiting for Python in another.
+    A view is no leaf where its base is a result, and it was not made under ``no_grad``; where its base is a
+    leaf it is one only if the base came to require its gradient after the view was made.
+    """
+    if not tensor._is_view():
+        return False
+    base = tensor._base
+    if base is None or not base.requires_grad:
+        return True
+    if not apart and base.is_leaf:  # a base is no view: it has no such lock
+        return True
+    return _creation(tensor) in _WITHOUT_GRAD
 
 
 def value_of(node: Any, slot: int) -> tuple[Number, ...] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -170,3 +172,60 @@ def test_constants_and_leaves_are_not_kept() -> None:
     young = YoungValues()
     assert not young.keep(torch.ones(2))
     assert not young.keep(torch.ones(2, requires_grad=True))
+
+
+LEAF_VIEWS = """
+import torch
+from hooks.forward import observe_forward
+
+class Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x): return x * 2
+    @staticmethod
+    def backward(ctx, grad): return grad * 2
+
+def plain(): return torch.randn(6).view(2, 3).requires_grad_()
+
+def without_grad():
+    base = torch.randn(6, requires_grad=True)
+    with torch.no_grad():
+        return base.view(2, 3).requires_grad_()
+
+def without_grad_of_a_result():
+    base = torch.randn(6, requires_grad=True) * 2
+    with torch.no_grad():
+        return base.view(2, 3).requires_grad_()
+
+def base_later():
+    base = torch.randn(6)
+    view = base.view(2, 3).requires_grad_()
+    base.requires_grad_()
+    return view
+
+with observe_forward():
+    for make in (plain, without_grad, without_grad_of_a_result, base_later):
+        for use in (torch.sin, Twice.apply):
+            leaf = make()
+            use(leaf).sum().backward()
+            assert leaf.grad is not None
+print("through")
+"""
+
+
+def test_a_leaf_that_is_a_view_does_not_lock_up() -> None:
+    """torch holds a lock of such a leaf while it tells us of the node that accumulates into it."""
+    ended = subprocess.run([sys.executable, "-c", LEAF_VIEWS], capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "through\n", ended.stderr
+
+
+def test_views_of_results_have_their_values() -> None:
+    with observe_forward() as seen:
+        h = torch.arange(6.0, requires_grad=True) * 2
+        views = [h.view(2, 3), h[1:3], *h.chunk(2)]
+        sum(view.sum() for view in views).backward()  # type: ignore[union-attr] # there are some
+    assert seen.value_of(views[0].grad_fn) == (0, 2, 4, 6, 8, 10)
+    assert seen.value_of(views[1].grad_fn) == (2, 4)
+    assert [seen.value_of(view.grad_fn, place) for place, view in enumerate(views[2:])] == [
+        (0, 2, 4),
+        (6, 8, 10),
+    ]
