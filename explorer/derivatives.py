@@ -8,6 +8,7 @@ downstream / upstream of the recorded gradients, and says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isclose, isnan
@@ -109,18 +110,23 @@ def scalar_of(record: GradientRecord | None) -> float | None:
 
 
 def wire_names(report: Report, forward: Forward | None = None) -> tuple[str, ...]:
-    """A short name for what each node makes: the variable's where it has one, else "v" and its number.
+    """A short name for what each node makes: the variable's where it has one, else a letter and its number.
 
-    A root without a name is called what the report calls it.
+    The letter is v, or the next that no variable of the program has. A root without a name is called what the
+    report calls it, a leaf without one "leaf" and its number.
     """
     graph = report.graph
+    taken = {re.split(r"\W|\d", name)[0] for node in graph.nodes for name in node.names}
+    letter = next((one for one in "vtnuq" if one not in taken), "v")
     roots = {node for node, _ in graph.roots}
     lone = report.root_name if len(roots) == 1 else ""
     found = []
     for node in graph.nodes:
-        named = node.label if node.kind == "leaf" or node.label in node.names else ""
+        named = node.label if node.label in node.names else ""
         named = named or (node.names[0] if node.names else "")
-        found.append(named or (lone if node.id in roots else "") or f"v{node.id}")
+        if node.kind == "leaf" and not named:
+            named = f"leaf{node.id}"
+        found.append(named or (lone if node.id in roots else "") or f"{letter}{node.id}")
     return tuple(found)
 
 

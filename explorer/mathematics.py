@@ -5,6 +5,7 @@ The words come from the table in `explorer.operations`, with the names of the gr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from explorer.formulas import formulas, operation
@@ -51,7 +52,9 @@ def forward_text(name: str, names: Mapping[str, str] | None = None) -> str:
     'q·z'
     """
     found = lookup(name)
-    return found.forward.format_map(_Names(_symbols(name) if names is None else names)) if found else ""
+    return (
+        _tidy(found.forward.format_map(_Names(_symbols(name) if names is None else names))) if found else ""
+    )
 
 
 def local_text(name: str, argument: str, names: Mapping[str, str] | None = None) -> str:
@@ -66,7 +69,21 @@ def local_text(name: str, argument: str, names: Mapping[str, str] | None = None)
     if found is None or argument not in found.partial:
         return ""
     letters = _Names(_symbols(name) if names is None else names)
-    text = found.partial[argument].format_map(letters)
+    text = _tidy(found.partial[argument].format_map(letters))
     if not found.elementwise:
         return f"∂L/∂{letters[argument]} = {text}"
-    return f"∂({found.forward.format_map(letters)})/∂{letters[argument]} = {text}"
+    return f"∂({_tidy(found.forward.format_map(letters))})/∂{letters[argument]} = {text}"
+
+
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _tidy(text: str) -> str:
+    """Whole exponents as one writes them: x^2 is x², and 2·x^(2−1) is 2·x.
+
+    >>> _tidy("2·x^(2−1)"), _tidy("3·x^(3−1)"), _tidy("x^0.5"), _tidy("x^n")
+    ('2·x', '3·x²', 'x^0.5', 'x^n')
+    """
+    text = re.sub(r"\^\((\d+)−1\)", lambda found: f"^{int(found[1]) - 1}", text)
+    text = re.sub(r"\^1(?![\d.])", "", text)
+    return re.sub(r"\^(\d+)(?![\d.])", lambda found: found[1].translate(RAISED), text)

@@ -8,6 +8,7 @@ constants) is said once, where it is first met.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from math import prod
 from textwrap import wrap
@@ -44,9 +45,16 @@ NOTES = {
     "So its gradient is the sum over all those uses.",
     "fan-out": "This value was used more than once. The gradients of all its uses are added, the sum rule "
     "of calculus, before the node runs.",
+    "in-place": "This line changes a tensor in place. The change has a node of its own, and from here on the "
+    "name means the new numbers; backward refuses to use old ones that were overwritten.",
     "constant": "A constant has no node and no place to send a gradient: its next_functions entry is None.",
 }
 """What a first-time reader needs to know, each said once."""
+
+IN_PLACE = re.compile(r"[+\-*/@]=(?!=)|\.[a-z]\w*[a-z0-9]_\(|^\w+(\.\w+)*\[.*\]\s*=(?!=)")
+"""A line that changes a tensor in place: ``x += 1``, ``x.relu_()``, ``x[0] = 1``."""
+
+TIMES = {2: "twice", 3: "three times"}
 
 TRANSPOSES = frozenset({"t", "transpose", "permute"})
 VIEWS = (SAME - {"clone", "_to_copy"}) | {"expand", "select", "slice", "split", "unbind"}
@@ -71,10 +79,7 @@ def captions(report: Report, forward: Forward | None = None) -> dict[int, tuple[
     found = {}
     for node in narrator.order()[:STEPS]:
         lines = [line for slot in range(max(len(node.outputs), 1)) for line in narrator.arrival(node, slot)]
-        places = argument_names(report.graph, node)
-        if node.kind != "leaf":
-            for index in report.graph.outgoing[node.id]:
-                lines += narrator.sending(node, index, places)
+        lines += narrator.sendings(node) if node.kind != "leaf" else []
         found[node.id] = tuple(line.strip() for line in lines)
     return found
 
@@ -112,11 +117,25 @@ class _Narrator:
         if not any(self.report.gradients):
             return f"The graph of {self.root} has {nodes} nodes; backward did not run: no gradient is known."
         ran = sum(record is not None for record in self.report.gradients)
-        return (
+        said = (
             f"The backward of {self.root} ran {ran} of {nodes} nodes. Each receives the gradient of "
             f"{self.root} by its output, multiplies it by the derivative of that output by each input, and "
             "sends the products on: upstream × local = downstream."
         )
+        root, slot = self.graph.roots[0]
+        wide = [spec for node in self.graph.nodes for spec in node.outputs if spec is not None and spec.shape]
+        begins = self.graph.nodes[root].outputs[slot : slot + 1]
+        if begins and begins[0] is not None and begins[0].numel > 1:
+            said += (
+                f" {self.root} has {begins[0].numel:,} elements: what is told is the gradient of their sum, "
+                "each weighted by what backward began with there."
+            )
+        if any(spec.numel > 1 for spec in wide):
+            said += (
+                " Tensors of more than one number are told by shape and size (the norm is the square root of "
+                "the sum of squares), and one element of each gradient, its largest, is worked out."
+            )
+        return f"{said} Numbers are rounded to four digits."
 
     def order(self) -> list[Node]:
         """The nodes that ran, in the order of execution.
@@ -154,9 +173,7 @@ class _Narrator:
         if node.kind == "leaf":
             lines += self.note("accumulate")
             return lines
-        places = argument_names(self.graph, node)
-        for index in self.graph.outgoing[node.id]:
-            lines += self.sending(node, index, places)
+        lines += self.sendings(node)
         for key in self.met(node):
             lines += self.note(key)
         sentence = node.note or (meaning(node.name) if node.kind != "op" or not formulas(node.name) else "")
@@ -216,6 +233,31 @@ class _Narrator:
             text = f"{what} = the sum over {len(parts)} uses: {_size(record)}"
         return [*self.wrapped(text, 4), *self.note("fan-out")]
 
+    def sendings(self, node: Node) -> list[str]:
+        """What goes along all edges: a sum's equal parts in one line, and twice the same in one."""
+        places = argument_names(self.graph, node)
+        outgoing = self.graph.outgoing[node.id]
+        upstream = scalar_of(self.report.gradient(node.id))
+        targets = [
+            (self.graph.edges[index].target, self.graph.edges[index].target_slot) for index in outgoing
+        ]
+        found = [self.local.get((index, 0)) for index in outgoing]
+        known = [local for local in found if local is not None and local.value is not None and not local.note]
+        if len(node.outputs) > 1 or upstream is None or len(known) < len(outgoing) or len(outgoing) < 2:
+            return [line for index in outgoing for line in self.sending(node, index, places)]
+        if len(set(targets)) == 1 and len({(local.value, local.formula) for local in known}) == 1:
+            to = f"to {self.names[targets[0][0]]}, {TIMES.get(len(known), f'{len(known)} times')}"
+            return self.wrapped(f"{self.arithmetic(to, known[0], upstream)} each time", 4, 8)
+        if {local.value for local in known} == {1.0} and "sum" in self.said:
+            names = [self.names[target] for target, _ in targets]
+            to = f"{', '.join(names[:-1])} and {names[-1]}"
+            return self.wrapped(
+                f"to {to}: a sum's slope is 1 by each term, so each gets {_number(upstream)}", 4, 8
+            )
+        if {local.value for local in known} == {1.0}:
+            self.said.add("sum")
+        return [line for index in outgoing for line in self.sending(node, index, places)]
+
     def sending(self, node: Node, index: int, places: tuple[str, ...]) -> list[str]:
         """What goes along one edge: the arithmetic for a number, formula and size for a tensor."""
         edge = self.graph.edges[index]
@@ -257,6 +299,8 @@ class _Narrator:
             yield "next_functions"
         if any(edge.target_slot for edge in outgoing):
             yield "input_nr"
+        if node.source is not None and IN_PLACE.search(node.source.code):
+            yield "in-place"
         if base in TRANSPOSES:
             yield "transpose"
         elif base in VIEWS:
@@ -315,13 +359,13 @@ class _Narrator:
 
 
 def _number(number: float) -> str:
-    """Six significant digits."""
-    return f"{number:.6g}"
+    """Four significant digits; a whole number whole."""
+    return f"{number:.0f}" if abs(number) < 1e6 and number == int(number) else f"{number:.4g}"
 
 
 def _bracket(number: float) -> str:
     """The same, a negative number in brackets."""
-    return f"({number:.6g})" if number < 0 else f"{number:.6g}"
+    return f"({_number(number)})" if number < 0 else _number(number)
 
 
 def _plain(number: Number) -> str:

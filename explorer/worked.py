@@ -47,7 +47,9 @@ def confirmed(found: Worked, place: tuple[int, ...], sent: float, dtype: str) ->
     relative = AGREE.get(dtype, 1e-4) * 10
     if isclose(found.value, sent, rel_tol=relative):
         return Element(place, found.text, sent)
-    return Element(place, found.text, sent, f"{found.value:.4g}")
+    cancelled = abs(found.value - sent) <= relative * found.size
+    said = " (its terms cancel: what is left is rounding)" if cancelled else ""
+    return Element(place, found.text, sent, f"{found.value:.4g}{said}")
 
 
 class _Known:

@@ -15,7 +15,8 @@ from tests.small_reports import hand_made, report_of
 XYZ = """\
 The backward of loss ran 5 of 5 nodes. Each receives the gradient of loss by its
 output, multiplies it by the derivative of that output by each input, and sends
-the products on: upstream × local = downstream.
+the products on: upstream × local = downstream. Numbers are rounded to four
+digits.
 
 Forward, from the inputs to the result:
   q = x + y = 3  (recomputed)
@@ -179,3 +180,43 @@ def test_captions_are_the_lines_of_the_narration_without_its_notes() -> None:
     (first, *others) = told[report.graph.roots[0][0]]
     assert first.endswith("backward begins here")
     assert len(others) == 2
+
+
+def test_equal_shares_are_told_together_after_the_first_time() -> None:
+    a, b = (torch.tensor(float(value), requires_grad=True) for value in (2, 3))
+    first = a * a
+    report, saved = report_of((first + b) + (a + b), a=a, b=b)
+    text = flat(explain(report, forward=fill(report.graph, report.forward, saved)))
+    assert "to a, twice: ∂(a·a)/∂a = a = 2, so 1 × 2 = 2 each time" in text
+    assert text.count("a sum's slope is 1 by each term, so each gets 1") == 2
+    assert text.count("= 1, so 1 × 1 = 1") == 2  # the first sum, in full
+
+
+def test_a_change_in_place_is_told_where_it_is_met() -> None:
+    x = torch.randn(3, requires_grad=True)
+    report, _ = report_of((x * 2).relu().sum(), x=x)
+    changing = ["y += 1", "y.relu_()", "y[0] = 3.0", "self.total[:, 1] *= 2"]
+    harmless = ["y = x + 1 == 2", "y = f(a=1)", "y = x.relu()", "if y[0] == 3:"]
+    for code in changing + harmless:
+        nodes = tuple(replace(node, source=Source("train.py", 7, code)) for node in report.graph.nodes)
+        text = flat(explain(replace(report, graph=replace(report.graph, nodes=nodes))))
+        assert text.count(NOTES["in-place"]) == (code in changing), code
+
+
+def test_what_is_shown_of_vectors_is_said() -> None:
+    x = torch.randn(3, requires_grad=True)
+    report, _ = report_of(x * 2, torch.tensor([1.0, 2.0, 3.0]), x=x)
+    text = flat(explain(report))
+    assert "loss has 3 elements: what is told is the gradient of their sum" in text
+    assert "told by shape and size" in text
+    assert "told by shape and size" not in explain(REPORT)
+
+
+def test_unnamed_leaves_and_a_variable_called_v_are_not_mixed_up() -> None:
+    v, other = (torch.tensor(float(value), requires_grad=True) for value in (2, 3))
+    report, _ = report_of(v.exp() * other.sin())
+    text = explain(report)
+    leaves = {node.id for node in report.graph.leaves()}
+    assert all(f"leaf{number}.grad +=" in text for number in leaves)
+    report, _ = report_of(v.exp() * other.sin(), v=v, other=other)
+    assert "t1 = e^v" in explain(report)

@@ -19,10 +19,11 @@ FEW = 6
 
 
 class Worked(NamedTuple):
-    """A line of arithmetic, and what it comes to in float64."""
+    """A line of arithmetic, what it comes to in float64, and the size of its terms together (0: not said)."""
 
     text: str
     value: float
+    size: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,8 @@ def total(terms: Iterable[Sequence[float]], scale: tuple[float, ...] = ()) -> Wo
     if scale:
         text = "×".join(map(factor, scale)) + (f"×({text})" if len(shown) > 1 else f"×{text}")
     text += f" ({', '.join(noted)})" if noted else ""
-    return Worked(text, prod(scale) * fsum(prod(term) for term in living))
+    products = [prod(term) for term in living]
+    return Worked(text, prod(scale) * fsum(products), abs(prod(scale)) * fsum(map(abs, products)))
 
 
 def number(value: float) -> str:

@@ -188,14 +188,25 @@ def test_a_wrong_gradient_is_told_beside_the_arithmetic() -> None:
     assert float(right.computed) * 1.5 == pytest.approx(right.value, rel=1e-3)
 
 
+def test_a_sum_that_cancels_is_told_from_a_wrong_one() -> None:
+    torch.set_default_dtype(torch.float32)
+    x = torch.randn(4, 3, 9, 9)
+    normed = F.batch_norm(F.conv2d(x, r(5, 3, 3, 3), bias := r(5)), None, None, training=True)
+    report = explorer.explore((normed * torch.randn_like(normed)).sum())
+    found = [one for one in elements(report, "Convolution") if one.place == (one.place[0],)]
+    assert bias.grad is None
+    assert len(found) == 1
+    assert "its terms cancel" in str(found[0])
+
+
 def test_zeros_are_counted_and_long_sums_cut() -> None:
-    assert total([(1, 2), (0, 5), (3, -4)]) == ("1×2 + 3×(-4) (3 terms, 1 of them 0)", -10)
+    assert total([(1, 2), (0, 5), (3, -4)]) == ("1×2 + 3×(-4) (3 terms, 1 of them 0)", -10, 14)
     long = total([(k, 1) for k in range(1, 28)])
     assert long is not None
-    assert long == ("1×1 + 2×1 + … + 27×1 (27 terms)", 378)
+    assert long == ("1×1 + 2×1 + … + 27×1 (27 terms)", 378, 378)
     assert total([(2.0,)]) is None
     assert total([(0.0, 1.0)]) is None
-    assert total([(2.0,), (3.0,)], (0.5,)) == ("0.5×(2 + 3)", 2.5)
+    assert total([(2.0,), (3.0,)], (0.5,)) == ("0.5×(2 + 3)", 2.5, 2.5)
 
 
 def test_a_block_reads_what_it_is_asked_for() -> None:
