@@ -125,7 +125,8 @@ def wire_names(report: Report, forward: Forward | None = None) -> tuple[str, ...
         named = node.label if node.label in node.names else ""
         named = named or (node.names[0] if node.names else "")
         if node.kind == "leaf" and not named:
-            named = f"leaf{node.id}"
+            unnamed = node.label in {"", "leaf"} or "AccumulateGrad" in node.label
+            named = f"leaf{node.id}" if unnamed else node.label
         found.append(named or (lone if node.id in roots else "") or f"{letter}{node.id}")
     return tuple(found)
 
