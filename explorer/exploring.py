@@ -15,9 +15,10 @@ import torch
 
 from explorer.chains import target_of
 from explorer.check import Checker
+from explorer.consistency import altered_values
 from explorer.contributions import shares
 from explorer.errors import ExplorerError, UsageError
-from explorer.evidence import Looked
+from explorer.evidence import Altered, Looked
 from explorer.glimpse import Notes
 from explorer.graph import Graph, Source
 from explorer.known import Row, ValueOf, with_values
@@ -106,6 +107,7 @@ class Exploring:
         self.trace: Trace | None = None
         self.looked = Looked()
         self.underflows: list[int] = []
+        self.altered: tuple[Altered, ...] = ()
         self.error: BaseException | None = None
         self.inputs: tuple[Any, ...] = ()
         self.leaves: dict[torch.Tensor, int] = {}
@@ -138,6 +140,8 @@ class Exploring:
         if check != "off":
             with self.stages.guard("the check"):
                 self._checker = Checker(self.trace, check, pruned=bool(inputs))
+            with self.stages.guard("the check of forward values"):
+                self.altered = altered_values(self.trace, roots, value_of, check == "full")
 
     def __enter__(self) -> Exploring:
         if self.trace is not None:

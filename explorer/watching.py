@@ -352,7 +352,9 @@ class Watch:
         else:
             self._kept.add(
                 replace(report, failed=failed_node(report, exploring.looked.earlier)),
-                replace(exploring.looked, underflows=tuple(exploring.underflows)),
+                replace(
+                    exploring.looked, underflows=tuple(exploring.underflows), altered=exploring.altered
+                ),
             )
 
 

@@ -1,0 +1,45 @@
+"""`saved-value-changed`: a tensor kept for backward was changed where no version counter saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from explorer.diagnose.registry import diagnosis
+from explorer.evidence import Altered, Evidence
+from explorer.graph import Node
+from explorer.report import Finding, Report
+
+MOST = 3
+"""So many places are listed: one edited weight shows in every operation that reads it."""
+
+
+@diagnosis("saved-value-changed")
+def saved_value_changed(report: Report, evidence: Evidence) -> Iterator[Finding]:
+    """The forward, computed again from the saved values, gives something else than it gave."""
+    for found in evidence.looked.altered[:MOST]:
+        node = report.graph.nodes[found.node]
+        yield Finding(
+            code="saved-value-changed",
+            severity="error",
+            message=f"{_what(found, node)}; backward differentiates at values that the forward never saw.",
+            advice="Change a tensor after backward, or change a copy of it (clone()). Changes through .data "
+            "or NumPy are not counted; under torch.no_grad() torch would have told.",
+            node=node.id,
+            where=node.source,
+        )
+
+
+def _what(found: Altered, node: Node) -> str:
+    place = f"element {list(found.place)}" if found.place else "the value"
+    if not found.names:
+        return (
+            f"The saved result of {node.name} was changed after the forward: {place} was {found.was:.6g}, "
+            f"it is {found.now:.6g}"
+        )
+    names = [f"`{name}`" for name in found.names]
+    changed = names[0] if len(names) == 1 else f"one of {', '.join(names[:-1])} and {names[-1]}"
+    of = "the loss" if found.loss else f"the result of {node.name}"
+    return (
+        f"Behind autograd's back {changed} was changed after the forward: {place} of {of} was "
+        f"{found.was:.6g}, with what is saved now it would be {found.now:.6g}"
+    )

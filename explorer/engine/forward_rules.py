@@ -1,0 +1,319 @@
+"""The forwards: one statement of mathematics each, in the arrangement in which torch computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import pi, prod, sqrt
+from typing import Any
+
+from explorer.engine.array import Array
+from explorer.engine.contract import linear
+from explorer.engine.elementwise import NORMAL_CDF, SOFTPLUS
+from explorer.engine.forwards import Known, UnknownValueError, forward
+from explorer.engine.rules.convolution import correlated_input, correlated_output
+from explorer.engine.run import Run
+from explorer.engine.views import cat, stack
+
+LARGEST_SUM = 50_000
+"""A sum of more terms than this is not computed again."""
+
+
+def _unary(function: Callable[[Array], Array], *names: str) -> None:
+    forward(*names)(lambda n: function(n.self))
+
+
+# -------------------------------------------------------------------- one number to one number
+
+_unary(lambda x: x.exp(), "ExpBackward0")
+_unary(lambda x: x.log(), "LogBackward0")
+_unary(lambda x: x.sqrt(), "SqrtBackward0")
+_unary(lambda x: 1 / x.sqrt(), "RsqrtBackward0")
+_unary(lambda x: 1 / x, "ReciprocalBackward0")
+_unary(lambda x: x.sin(), "SinBackward0")
+_unary(lambda x: x.cos(), "CosBackward0")
+_unary(lambda x: x.tanh(), "TanhBackward0")
+_unary(lambda x: x.sigmoid(), "SigmoidBackward0")
+_unary(abs, "AbsBackward0")
+_unary(lambda x: -x, "NegBackward0")
+_unary(lambda x: x.where(~(x <= 0)), "ReluBackward0")
+_unary(lambda x: x * x.sigmoid(), "SiluBackward0")
+
+
+@forward("GeluBackward0")
+def gelu(n: Known) -> Any:
+    """x Φ(x), or its approximation by tanh."""
+    x = n.self
+    if n.approximate == "tanh":
+        return 0.5 * x * (1 + (sqrt(2 / pi) * (x + 0.044715 * (x * x * x))).tanh())
+    return x * x.map(NORMAL_CDF)
+
+
+@forward("LeakyReluBackward0")
+def leaky_relu(n: Known) -> Any:
+    """x > 0 ? x : a x."""
+    x: Array = n.self
+    return x.where(x > 0, x * n.negative_slope)
+
+
+@forward("SoftplusBackward0")
+def softplus(n: Known) -> Any:
+    """log(1 + e^(βx))/β, and x itself where βx is above the threshold."""
+    scaled = n.self * n.beta
+    return n.self.where(scaled > n.threshold, scaled.map(SOFTPLUS) / n.beta)
+
+
+# -------------------------------------------------------------------- arithmetic
+
+
+@forward("AddBackward0")
+def add(n: Known) -> Any:
+    """a + α b."""
+    return n.self + (n.other if n.alpha == 1 else n.other * n.alpha)
+
+
+@forward("SubBackward0")
+def sub(n: Known) -> Any:
+    """a - α b."""
+    return n.self - (n.other if n.alpha == 1 else n.other * n.alpha)
+
+
+@forward("MulBackward0")
+def mul(n: Known) -> Any:
+    """a b."""
+    return n.self * n.other
+
+
+@forward("DivBackward0")
+def div(n: Known) -> Any:
+    """a / b."""
+    return n.self / n.other
+
+
+@forward("PowBackward0")
+def power(n: Known) -> Any:
+    """aᶜ."""
+    return n.self * n.self if n.exponent == 2 else n.self**n.exponent
+
+
+# -------------------------------------------------------------------- the same elements in other places
+
+
+@forward(
+    "ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "UnsqueezeBackward0", "SqueezeBackward0",
+    "SqueezeBackward1", "SqueezeBackward2",
+)  # fmt: skip
+def view(n: Known) -> Any:
+    """The elements of a under the output's shape."""
+    return n.self.reshape(*n.shape)
+
+
+@forward("AliasBackward0", "CloneBackward0", "ToCopyBackward0", "DetachBackward0")
+def same(n: Known) -> Any:
+    """a itself."""
+    return n.self
+
+
+@forward("TBackward0")
+def t(n: Known) -> Any:
+    """The transpose."""
+    return n.self.transpose(0, -1) if n.self.ndim == 2 else n.self
+
+
+@forward("TransposeBackward0")
+def transpose(n: Known) -> Any:
+    """Two axes exchanged."""
+    return n.self.transpose(n.dim0, n.dim1)
+
+
+@forward("PermuteBackward0")
+def permute(n: Known) -> Any:
+    """Axes in another order."""
+    return n.self.permute(*n.dims)
+
+
+@forward("ExpandBackward0")
+def expand(n: Known) -> Any:
+    """Broadcast to the output's shape."""
+    return n.self.expand(*n.shape)
+
+
+@forward("SelectBackward0")
+def select(n: Known) -> Any:
+    """One index of an axis."""
+    return n.self.select(n.dim, n.index)
+
+
+@forward("SliceBackward0")
+def slice_(n: Known) -> Any:
+    """Part of an axis."""
+    return n.self.slice(n.dim, n.setting("start") or 0, n.setting("end"), n.step)
+
+
+@forward("SplitBackward0", "SplitWithSizesBackward0")
+def split(n: Known) -> Any:
+    """Parts along an axis, whose sizes the outputs tell."""
+    parts, start, dim = [], 0, n.dim
+    for shape in n.shapes:
+        if shape is None:
+            raise UnknownValueError("shape")
+        size = shape[dim]
+        parts.append(n.self.slice(dim, start, start + size))
+        start += size
+    return parts
+
+
+@forward("UnbindBackward0")
+def unbind(n: Known) -> Any:
+    """Every index of an axis."""
+    return [n.self.select(n.dim, place) for place in range(len(n.shapes))]
+
+
+@forward("CatBackward0")
+def cat_(n: Known) -> Any:
+    """One after the other along an axis."""
+    return cat(n.tensors, n.dim)
+
+
+@forward("StackBackward0")
+def stack_(n: Known) -> Any:
+    """Along a new axis."""
+    return stack(n.tensors, n.dim % len(n.shape))
+
+
+# -------------------------------------------------------------------- sums and products
+
+
+@forward("SumBackward0", "MeanBackward0")
+def whole_sum(n: Known) -> Any:
+    """Σ a, or the mean: the node of a mean saved how many there are."""
+    if n.self.numel > LARGEST_SUM:
+        raise UnknownValueError("a sum of too many terms")
+    total: Array = n.self.sum()
+    return total / n.self.numel if "self_sym_numel" in n._site.saved else total
+
+
+@forward("SumBackward1")
+def sum_(n: Known) -> Any:
+    """Σ a over some axes."""
+    return _summed(n)
+
+
+@forward("MeanBackward1")
+def mean(n: Known) -> Any:
+    """The mean over some axes."""
+    total = _summed(n)
+    return total / (n.self.numel // max(total.numel, 1))
+
+
+def _summed(n: Known) -> Any:
+    total: Array = n.self.sum(n.setting("dim"), keepdim=n.keepdim)
+    if n.self.numel > LARGEST_SUM * max(total.numel, 1):
+        raise UnknownValueError("a sum of too many terms")
+    return total
+
+
+@forward("MmBackward0", "BmmBackward0")
+def mm(n: Known) -> Any:
+    """A B."""
+    return n.self @ n.mat2
+
+
+@forward("AddmmBackward0")
+def addmm(n: Known) -> Any:
+    """β C + α A B."""
+    product: Array = n.mat1 @ n.mat2
+    added = n.addend("self")
+    return (product if n.alpha == 1 else product * n.alpha) + (added if n.beta == 1 else added * n.beta)
+
+
+@forward("ConvolutionBackward0")
+def convolution(n: Known) -> Any:
+    """The convolution of the input with the weight, or its transpose, and the bias."""
+    args = ([*n.stride], [*n.padding], [*n.dilation], n.groups)
+    x, weight, shape = n.input, n.weight, n.shape
+    if any(len(part) != x.ndim - 2 for part in args[:3]):
+        raise UnknownValueError("settings")
+    kernel = correlated_input if n.transposed else correlated_output
+    product = kernel(x, weight, shape, *args)
+    if n.setting("bias_sym_sizes_opt") is None:
+        return product
+    bias = n.addend("bias")
+    return product + (bias.reshape(-1, *[1] * (x.ndim - 2)) if isinstance(bias, Array) else bias)
+
+
+# -------------------------------------------------------------------- normalisation, softmax, losses
+
+
+@forward("NativeBatchNormBackward0")
+def batch_norm(n: Known) -> Any:
+    """(x - μ) r w + b per channel."""
+    x: Array = n.input
+    channel = [1] * x.ndim
+    channel[1] = x.shape[1]
+    if n.setting("training"):
+        mean, scale = n.result1.reshape(*channel), n.result2.reshape(*channel)
+    else:
+        mean = n.running_mean.reshape(*channel)
+        scale = 1 / (n.running_var.reshape(*channel) + n.eps).sqrt()
+    weight, bias = n.factor("weight", "input"), n.addend("bias")
+    weight, bias = (one.reshape(*channel) if isinstance(one, Array) else one for one in (weight, bias))
+    return (x - mean) * (scale * weight) + bias
+
+
+@forward("NativeLayerNormBackward0")
+def layer_norm(n: Known) -> Any:
+    """(x - μ) r w + b over the last axes."""
+    x, mean, scale = n.input, n.result1, n.result2
+    return (x * scale - mean * scale) * n.factor("weight", "input") + n.addend("bias")
+
+
+@forward("SoftmaxBackward0")
+def softmax(n: Known) -> Any:
+    """exp(x - max) / Σ exp(x - max)."""
+    x = n.self
+    grown = (x - x.amax(n.dim, keepdim=True)).exp()
+    return grown / grown.sum(n.dim, keepdim=True)
+
+
+@forward("LogSoftmaxBackward0")
+def log_softmax(n: Known) -> Any:
+    """x - max - log Σ exp(x - max)."""
+    x = n.self
+    shifted = x - x.amax(n.dim, keepdim=True)
+    return shifted - shifted.exp().sum(n.dim, keepdim=True).log()
+
+
+_REDUCTIONS = {0: "none", 1: "mean", 2: "sum"}
+
+
+@forward("MseLossBackward0")
+def mse(n: Known) -> Any:
+    """(a - b)², its mean or its sum."""
+    gap: Array = n.self - n.target
+    square, how = gap * gap, _REDUCTIONS.get(n.setting("reduction"))
+    if how == "none":
+        return square
+    if how is None or gap.numel > LARGEST_SUM:
+        raise UnknownValueError("a sum of too many terms")
+    return square.mean() if how == "mean" else square.sum()
+
+
+@forward("NllLossBackward0")
+def nll(n: Known) -> Any:
+    """-Σ x[i, target i] over the rows that count, or their mean; no weights."""
+    x, target, how = n.self, n.target, _REDUCTIONS.get(n.setting("reduction"))
+    if x.ndim != 2 or how not in ("mean", "sum") or n.setting("weight") is not None:
+        raise UnknownValueError("weights")
+    if prod(target.shape) > LARGEST_SUM:
+        raise UnknownValueError("a sum of too many terms")
+    ignored = n.setting("ignore_index")
+
+    def terms(point: tuple[int, ...], run: Run) -> tuple[list[tuple[int, ...]], list[float]]:
+        wanted = target.eval(target.full_box, run)[0]
+        places: list[tuple[int, ...]] = [
+            (row, int(column)) for row, column in enumerate(wanted) if column != ignored
+        ]
+        share = 1.0 if how == "sum" else 1 / max(len(places), 1)
+        return places, [-share] * len(places)
+
+    return linear((), x, terms)
