@@ -134,7 +134,7 @@ class Looked:
     `underflows`: nodes whose float16 result is 0 only for want of precision. `earlier`: the sequence
     number reached when the backward call before this one ended; nodes below it are older. `backwards`: where
     the backward of each of the user's own Functions is defined, by node. `altered`: saved values changed
-    behind autograd's back.
+    behind autograd's back. `loss`: the value of the root, where there is one root of one element.
     """
 
     cuts: tuple[Cut, ...] = ()
@@ -145,6 +145,7 @@ class Looked:
     earlier: int | None = None
     backwards: Mapping[int, Source] = field(default_factory=dict)
     altered: tuple[Altered, ...] = ()
+    loss: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,19 @@ class Gatherer:
             earlier=self._collector.earlier,
             broadcasts=tuple(find_broadcasts(live)),
             backwards=_backwards(trace),
+            loss=_value(roots),
         )
+
+
+def _value(roots: Sequence[Any]) -> float | None:
+    """The number a single real root of one element holds."""
+    root = roots[0] if len(roots) == 1 else None
+    if type(root) is not torch.Tensor or root.numel() != 1 or not root.is_floating_point() or root.is_meta:
+        return None
+    try:
+        return float(root.detach())
+    except RuntimeError:  # no memory behind it: fake, or batched by vmap
+        return None
 
 
 def failed_node(report: Report, earlier: int | None = None) -> int | None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 # backward, what entered the graph wrongly, then what gradients show.
 from explorer.diagnose import inplace_damage as inplace_damage  # isort: skip
 from explorer.diagnose import graph_freed as graph_freed  # isort: skip
+from explorer.diagnose import saved_value_changed as saved_value_changed  # isort: skip
 from explorer.diagnose import wrong_custom_backward as wrong_custom_backward  # isort: skip
 from explorer.diagnose import non_finite_gradient as non_finite_gradient  # isort: skip
+from explorer.diagnose import non_finite_loss as non_finite_loss  # isort: skip
 from explorer.diagnose import broadcast_loss as broadcast_loss  # isort: skip
 from explorer.diagnose import cut_graph as cut_graph  # isort: skip
 from explorer.diagnose import gradient_killed as gradient_killed  # isort: skip
@@ -19,6 +21,7 @@ from explorer.diagnose import stale_accumulation as stale_accumulation  # isort:
 from explorer.diagnose import unreached_parameter as unreached_parameter  # isort: skip
 from explorer.diagnose import backward_never_called as backward_never_called  # isort: skip
 from explorer.diagnose import half_underflow as half_underflow  # isort: skip
+from explorer.diagnose import double_softmax as double_softmax  # isort: skip
 from explorer.diagnose import growing_graph as growing_graph  # isort: skip
 from explorer.diagnose import stuck_units as stuck_units  # isort: skip
 from explorer.diagnose import gradient_flow as gradient_flow  # isort: skip

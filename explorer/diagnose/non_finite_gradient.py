@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import isfinite
 
 from explorer.diagnose.registry import diagnosis
 from explorer.evidence import Evidence
 from explorer.graph import Node
-from explorer.report import Finding, GradientRecord, Report
+from explorer.report import Finding, GradientRecord, Number, Report
 
 NAN_RETURNED = re.compile(r"Function '(\w+)' returned nan values")
 """What anomaly mode says."""
@@ -52,15 +53,19 @@ def _count(record: GradientRecord) -> str:
 
 
 def _finding(report: Report, node: Node, bad: GradientRecord, received: list[GradientRecord]) -> Finding:
-    forward = report.forward.get(node.id)
-    values = forward[0] if forward else None
-    if any(record.zero for record in received):
+    first = _first_bad(report, node)
+    if any(record.zero or _masks(record, bad) for record in received):
         why, advice = (
             "its incoming gradient is exactly 0 there and the local derivative infinite: 0·inf",
             "A `where` or mask hid the value, not the derivative: mask the *input* of this operation.",
         )
-    elif values is not None and any(value != value for value in values):
-        why, advice = "its forward value is already NaN", "Look for the first bad value in the forward."
+    elif first is not None:
+        since = (
+            "" if first is node else f", the first such value known is that of {first.label or first.name}"
+        )
+        line = f" (line {first.source.line})" if since and first.source else ""
+        why = f"its forward value is already NaN{since}{line}"
+        advice = "Look at what goes into that line: the forward went wrong, not the backward."
     else:
         why, advice = (
             "its local derivative is not finite at the values it saved",
@@ -72,8 +77,43 @@ def _finding(report: Report, node: Node, bad: GradientRecord, received: list[Gra
         message=f"{node.name} sends {_count(bad)} although it received finite gradients: {why}.",
         advice=advice,
         node=node.id,
-        where=node.source,
+        where=(first.source if first is not None else None) or node.source,
     )
+
+
+def _masks(received: GradientRecord, bad: GradientRecord) -> bool:
+    """Whether what came in is exactly 0 wherever what went out, in the same shape, is not finite."""
+    if received.values is None or bad.values is None or received.shape != bad.shape:
+        return False
+    pairs = zip(received.values, bad.values, strict=True)
+    return all(came == 0 for came, went in pairs if not isfinite(abs(went)))
+
+
+def _first_bad(report: Report, start: Node) -> Node | None:
+    """Where NaN or Inf entered the forward of `start`, as far as small values are known.
+
+    From node to node behind it while one with a value that is not finite can be found; None where the value
+    of `start` is not NaN.
+    """
+    values = _values(report, start)
+    if values is None or not any(value != value for value in values):
+        return None
+    at = start
+    while True:
+        behind = (report.graph.edges[edge].target for edge in report.graph.outgoing[at.id])
+        bad = next((number for number in behind if _is_bad(report, report.graph.nodes[number])), None)
+        if bad is None:
+            return at
+        at = report.graph.nodes[bad]
+
+
+def _values(report: Report, node: Node) -> tuple[Number, ...] | None:
+    forward = report.forward.get(node.id)
+    return forward[0] if forward else None
+
+
+def _is_bad(report: Report, node: Node) -> bool:
+    return any(not isfinite(abs(value)) for value in _values(report, node) or ())
 
 
 def _root(report: Report, node: Node) -> Finding:
