@@ -32,7 +32,8 @@ def legend(spread: Scale, marks: Sequence[str]) -> str:
     entries = [rest, *(theme.KEY[mark] for mark in theme.KEY if mark in marks)]
     for line, said in enumerate(lines(entries, 105)):
         own = (key if not line else "") + font(said, colour=theme.MUTED, size=theme.SMALL_SIZE)
-        rows.append(f'<tr><td colspan="8" height="18">{own}</td></tr>')
+        room = "" if line else ' height="18"'
+        rows.append(f'<tr><td colspan="8"{room}>{own}</td></tr>')
     table_ = '<table border="0" cellborder="0" cellspacing="0" cellpadding="3">'
     return f"<{table_}{''.join(rows)}</table>>"
 

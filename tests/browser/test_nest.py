@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from math import hypot
 from typing import Any
 
 import pytest
@@ -30,15 +31,17 @@ GEOMETRY = """(() => {
     return [x - origin.x, y - origin.y, right - origin.x, bottom - origin.y];
   };
   const kinds = ['rect', 'ellipse', 'path', 'polygon'].map((kind) => ':scope > ' + kind).join();
-  const end = (group) => {
-    const path = group.querySelector('path:not(.h)'), {x, y} = path.getPointAtLength(path.getTotalLength());
-    return [x, y];
+  const way = (group) => {
+    const path = group.querySelector('path:not(.h)'), length = path.getTotalLength();
+    const steps = Math.max(2, Math.ceil(length / 5));
+    return Array.from({length: steps + 1}, (_, step) => path.getPointAtLength((length * step) / steps))
+      .map(({x, y}) => [x, y]);
   };
   const found = {
     boxes: all('.n[data-s]').map((box) => rect(box.querySelector(kinds))),
     frames: all('.m').map((frame) => [Number(frame.dataset.module), rect(frame.querySelector('.frame'))]),
     pieces: all('.e').map((piece) => ({
-      end: end(piece), tip: Boolean(piece.querySelector(".h")),
+      way: way(piece), tip: Boolean(piece.querySelector(".h")),
       wires: piece.dataset.wires.split(" ").map(Number),
     })),
   };
@@ -94,10 +97,16 @@ def problems(found: dict[str, Any], view: dict[str, Any]) -> list[str]:
         if outer and not (outer[0] <= left and outer[1] <= top and right <= outer[2] and bottom <= outer[3]):
             said.append(f"module {module} leaves its frame")
     for piece in found["pieces"]:
-        x, y = piece["end"]
+        (x0, y0), (x, y) = piece["way"][0], piece["way"][-1]
         near = (a - TIP <= x <= c + TIP and b - TIP <= y <= d + TIP for a, b, c, d in boxes)
         if piece["tip"] and not any(near):
             said.append(f"a wire of {piece['wires']} ends nowhere")
+        for at, across in piece["way"]:
+            if min(hypot(at - x0, across - y0), hypot(at - x, across - y)) < TIP:
+                continue  # a wire may begin and end inside the border of its box
+            for number, (a, b, c, d) in enumerate(boxes):
+                if a + 3 < at < c - 3 and b + 3 < across < d - 3:
+                    said.append(f"a wire of {piece['wires']} crosses box {number}")
     return said
 
 
@@ -133,10 +142,12 @@ def test_the_check_of_the_drawing_sees_what_is_wrong(show: Show) -> None:
     assert any("overlap" in line for line in problems(json.loads(tab.run(GEOMETRY)), view))
     tab.run("document.querySelector('.drawing .frame').setAttribute('width', '3')")
     assert any("leaves its frame" in line for line in problems(json.loads(tab.run(GEOMETRY)), view))
+    left, top, right, bottom = json.loads(tab.run(GEOMETRY))["boxes"][3]
     tab.run(
-        "document.querySelector('.drawing .e .h').previousSibling"
-        ".setAttribute('d', 'M-500 -500C0 0 0 0 -900 -900')"
+        "document.querySelector('.drawing .e .h').previousSibling.setAttribute('d',"
+        f" 'M{left - 300} {(top + bottom) / 2}L{right + 5000} {(top + bottom) / 2}')"
     )
+    assert any("crosses box" in line for line in problems(json.loads(tab.run(GEOMETRY)), view))
     assert any("ends nowhere" in line for line in problems(json.loads(tab.run(GEOMETRY)), view))
 
 

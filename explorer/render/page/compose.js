@@ -1,19 +1,24 @@
 // Puts the layouts of open modules into one another. Where a module opens, its surroundings are stretched:
 // along each axis by a map that never brings two places closer, so that nothing comes to overlap.
+// Comments of this page's script stand on lines of their own, for they are taken out line by line.
 
-const ABOVE = 4, BELOW = 14, SIDE = 6, TITLE = 20;
+const ABOVE = 6, BELOW = 14, SIDE = 8, TITLE = 20, CORNER = 9, RANK = 40;
 
 /** A map of one axis on which each span [from, to] becomes at least as long as it needs. */
+// Room is made just inside its two ends, so that what stands near its middle keeps its distance from it.
 function stretch(spans) {
-  const stops = [...new Set(spans.flatMap(([from, to]) => [from, to]))].sort((one, other) => one - other);
-  const slopes = stops.map((stop) => Math.max(1, ...spans.filter(([from, to]) => from <= stop && stop < to).map(([from, to, need]) => need / (to - from))));
-  const at = stops.map(() => stops[0]);
-  for (let place_ = 1; place_ < stops.length; place_ += 1) at[place_] = at[place_ - 1] + (stops[place_] - stops[place_ - 1]) * slopes[place_ - 1];
+  const gaps = [], within = (from, to) => gaps.reduce((sum, [at, amount]) => sum + (at > from && at < to ? amount : 0), 0);
+  for (const [from, to, need] of [...spans].sort((one, other) => one[1] - one[0] - (other[1] - other[0]))) {
+    const missing = need - (to - from) - within(from, to), inset = Math.min(0.5, (to - from) / 4);
+    if (missing > 0) gaps.push([from + inset, missing / 2], [to - inset, missing / 2]);
+  }
+  gaps.sort((one, other) => one[0] - other[0]);
+  const sums = [0];
+  for (const [, amount] of gaps) sums.push(sums.at(-1) + amount);
   return (number) => {
-    if (!stops.length || number <= stops[0]) return number;
-    let low = 0, high = stops.length - 1;
-    while (low < high) { const middle = (low + high + 1) >> 1; if (stops[middle] <= number) low = middle; else high = middle - 1; }
-    return at[low] + (number - stops[low]) * slopes[low];
+    let low = 0, high = gaps.length;
+    while (low < high) { const middle = (low + high) >> 1; if (gaps[middle][0] < number) low = middle + 1; else high = middle; }
+    return number + sums[low];
   };
 }
 
@@ -58,9 +63,30 @@ function pointsOf(path) {
   return points;
 }
 
-function pathOf(points) {
-  const said = points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`);
-  return `M${said[0]}C${said.slice(1).join(" ")}`;
+/** Points close together along curves. */
+function flat(points) {
+  const found = [points[0]];
+  for (let at = 0; at + 3 < points.length; at += 3) {
+    const [a, b, c, d] = points.slice(at, at + 4), pieces = Math.max(4, Math.min(24, Math.round(Math.hypot(d[0] - a[0], d[1] - a[1]) / 8)));
+    for (let piece = 1; piece <= pieces; piece += 1) {
+      const t = piece / pieces, u = 1 - t;
+      found.push([0, 1].map((axis) => u * u * u * a[axis] + 3 * u * u * t * b[axis] + 3 * u * t * t * c[axis] + t * t * t * d[axis]));
+    }
+  }
+  return found;
+}
+
+/** Path data through points, with corners rounded; points that are no corner are left out. */
+function rounded(points) {
+  const off = ([ax, ay], [bx, by], [cx, cy]) => Math.abs((cx - ax) * (by - ay) - (cy - ay) * (bx - ax)) / (Math.hypot(cx - ax, cy - ay) || 1);
+  const kept = points.filter((point, place_) => place_ === 0 || place_ === points.length - 1 || off(points[place_ - 1], point, points[place_ + 1]) > 0.04);
+  const said = (one) => `${one[0].toFixed(1)} ${one[1].toFixed(1)}`;
+  const near = (from, to) => {
+    const length = Math.hypot(to[0] - from[0], to[1] - from[1]), share = length ? Math.min(CORNER / length, 0.5) : 0;
+    return [from[0] + (to[0] - from[0]) * share, from[1] + (to[1] - from[1]) * share];
+  };
+  const bends = kept.slice(1, -1).map((point, place_) => `L${said(near(point, kept[place_]))}Q${said(point)} ${said(near(point, kept[place_ + 2]))}`);
+  return `M${said(kept[0])}${bends.join("")}L${said(kept.at(-1))}`;
 }
 
 /** What the engine drew, by room: boxes by thing, strands by their ends. */
@@ -132,20 +158,34 @@ function strandOf({view, rooms, shifts, parts, ends}, piece) {
   if (!original) return null;
   const [tail, head] = key.replace("~", "").split(",").map(Number), element = original.cloneNode(true);
   delete element.dataset.e;
-  const path = element.querySelector("path:not(.h)"), before = pointsOf(path.getAttribute("d"));
-  const points = before.map(([x, y]) => [room.fx(x) + room.x, room.fy(y) + room.y]);
+  const path = element.querySelector("path:not(.h)"), before = flat(pointsOf(path.getAttribute("d")));
+  const straight = besides(room, shifts, before, tail, head);
+  const points = before.map(([x, y]) => [straight === null ? room.fx(x) + room.x : x + straight, room.fy(y) + room.y]);
   const closed = (thing) => thing >= 0 && !(thing >= view.first && rooms.has(thing - view.first));
   const follow = (thing, places) => { for (const place_ of places) points[place_] = before[place_].map((one, axis) => one + shifts.get(thing)[axis]); };
   if (closed(tail)) follow(tail, [0, 1]);
+  if (tail < 0) points[0] = doorAt(room, room.module.doors[-1 - tail]);
   if (closed(head)) follow(head, [points.length - 1, points.length - 2]);
   for (const tip of element.querySelectorAll(".h")) {
     if (closed(head)) tip.setAttribute("transform", `translate(${shifts.get(head).map((one) => one.toFixed(1)).join(" ")})`);
     else tip.remove();
   }
-  const end = head < 0 ? `L${doorAt(room, room.module.doors[-1 - head])}` : "";
-  path.setAttribute("d", pathOf(points) + end);
+  if (head < 0) points.push(doorAt(room, room.module.doors[-1 - head]));
+  path.setAttribute("d", rounded(points));
   ends.set(piece, {first: points[0], last: points.at(-1), look: path.getAttribute("class")});
   return element;
+}
+
+/** How far a strand moves sideways as a whole: where it is short and straight between two that move alike; else null. */
+function besides(room, shifts, points, tail, head) {
+  const ends = [tail, head].map((end) => {
+    const door = end < 0 ? room.module.doors[-1 - end] : null, thing = door || room.module.things.find((one) => one.thing === end);
+    return {left: thing.x, right: thing.x + (thing.width || 0), shift: door ? doorAt(room, door)[0] - door.x : shifts.get(end)[0]};
+  });
+  const left = Math.min(...ends.map((end) => end.left)) - 1, right = Math.max(...ends.map((end) => end.right)) + 1;
+  const short_ = Math.abs(points.at(-1)[1] - points[0][1]) < RANK;
+  const alike = short_ && Math.abs(ends[0].shift - ends[1].shift) < 1 && points.every(([x]) => x > left && x < right);
+  return alike ? ends[0].shift : null;
 }
 
 /** From the end of a strand through the frame of an open module to one of its doors, or the other way. */
