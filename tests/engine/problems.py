@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from tests.engine.further_problems import further
+
 Problem = tuple[str, Callable[..., Any], list[Any]]
 
 
@@ -197,7 +199,7 @@ def problems() -> dict[str, Problem]:
         "scatter value": ("ScatterBackward1", lambda a: a.scatter(1, torch.tensor([[0, 3], [1, 2]]), 2.0), [_S]),
         "scatter add": ("ScatterAddBackward0", lambda a, s: a.scatter_add(1, torch.tensor([[0, 0], [1, 2]]), s), [_S, (2, 2)]),
     }  # fmt: skip
-    return table
+    return table | further()
 
 
 def inputs_of(problem: Problem) -> list[torch.Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 _SPARSE = "sparse tensors have no strided memory to read"
 _STRIDES = "the strides of its input are not saved"
-_BORDER = "interpolation at float coordinates: not written"
 
 ABSENT: dict[str, str] = {
     "AsStridedBackward0": _STRIDES,
@@ -23,12 +22,6 @@ ABSENT: dict[str, str] = {
     "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_no_reduction_defaultBackward": (
         "a fused custom operation"
     ),
-    "GridSampler2DBackward0": _BORDER,
-    "GridSampler3DBackward0": _BORDER,
     "CtcLossBackward0": "the forward-backward recursion: not written",
-    "LinalgLstsqBackward0": "needs the pseudo-inverse, which is not saved",
-    "LinalgMatrixExpBackward0": "needs the exponential of a matrix of twice the size",
-    "LinalgHouseholderProductBackward0": "a recursion over reflectors: not written",
-    "OrmqrBackward0": "a recursion over reflectors: not written",
 }
 """Node name to the reason, in words a report can show."""

@@ -190,10 +190,38 @@ def slogdet(n: Site, sign: Array | None, log: Array | None, *_: Array | None) ->
 @vjp("LinalgPinvBackward0")
 def pinv(n: Site, g: Array) -> Vjp:
     """Y = A⁺:  dA = -Yᴴ G Yᴴ + (I - A Y) Gᴴ Y Yᴴ + Yᴴ Y Gᴴ (I - Y A) (Golub and Pereyra)."""
-    a, y = n.self, n.result
+    return [pinv_gradient(n.self, n.result, g)]
+
+
+def pinv_gradient(a: Array, y: Array, g: Array) -> Array:
+    """dA from Y = A⁺ and its gradient G: the rule of `pinv`."""
     yh, gh = adjoint(y), adjoint(g)
     tall, wide = (gh @ y) @ yh, yh @ (y @ gh)
-    return [-(yh @ (g @ yh)) + (tall - a @ (y @ tall)) + (wide - (wide @ y) @ a)]
+    return -(yh @ (g @ yh)) + (tall - a @ (y @ tall)) + (wide - (wide @ y) @ a)
+
+
+@vjp("LinalgLstsqBackward0")
+def lstsq(n: Site, g: Array | None, residuals: Array | None = None, *_: Array | None) -> Vjp:
+    """X = A⁺ B, r = Σ |A X - B|² of each column, A of full rank:  dB = A⁺ᴴ G,  dA as for A⁺ with G Bᴴ;
+
+    from r:  dA = 2 (A X - B) g Xᴴ,  dB = -2 (A X - B) g. The pseudo-inverse is (Aᴴ A)⁻¹ Aᴴ or Aᴴ (A Aᴴ)⁻¹.
+    """
+    a, b, x = n.self, n.b, n.solution
+    vector = b.ndim == a.ndim - 1 and b.shape == a.shape[:-1]
+    if vector:
+        b, x = b.unsqueeze(-1), x.unsqueeze(-1)
+        g = None if g is None else g.unsqueeze(-1)
+    tall = a.shape[-2] >= a.shape[-1]
+    da: Array | None = None
+    db: Array | None = None
+    if g is not None:
+        y = solve(adjoint(a) @ a, adjoint(a)) if tall else adjoint(solve(a @ adjoint(a), a))
+        da, db = pinv_gradient(a, y, g @ adjoint(b)), adjoint(y) @ g
+    if residuals is not None and residuals.numel:
+        rest = 2.0 * (a @ x - b) * residuals.unsqueeze(-2)
+        da = rest @ adjoint(x) if da is None else da + rest @ adjoint(x)
+        db = -rest if db is None else db - rest
+    return [da, db.squeeze(-1) if vector and db is not None else db]
 
 
 # -------------------------------------------------------------------- Cholesky

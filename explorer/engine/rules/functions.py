@@ -338,18 +338,6 @@ def view_as_complex(n: Site, g: Array) -> Vjp:
     return [stack([g.real, g.imag], -1)]
 
 
-@vjp("RealBackward0")
-def real(n: Site, g: Array) -> Vjp:
-    """y = Re x:  dx = Re g."""
-    return [g.real]
-
-
-@vjp("ImagBackward0")
-def imag(n: Site, g: Array) -> Vjp:
-    """y = Im x:  dx = i g."""
-    return [g * 1j]
-
-
 # -------------------------------------------------------------------- steps
 
 

@@ -96,18 +96,3 @@ def bce_with_logits(n: Site, g: Array) -> Vjp:
     pt = n.pos_weight * t
     minus = (-x).map(SOFTPLUS)
     return [g * ((pt + 1 - t) * x.sigmoid() - pt), g * ((n.pos_weight - 1) * minus - x)]
-
-
-@vjp("KlDivBackward0")
-def kl_div(n: Site, g: Array) -> Vjp:
-    """l = t (log t - x), 0 where t = 0:  dx = -g t,  dt = g (log t - x + 1).
-
-    With log_target:  l = eᵗ (t - x):  dx = -g eᵗ,  dt = g eᵗ (t - x + 1).
-    """
-    x, t = n.self, n.target
-    g = averaged(n, g, x if x.numel >= t.numel else t)
-    if n.log_target:
-        dt = g * t.exp() * (t - x + 1) if n.needs(1) else None
-        return [-g * t.exp(), dt]
-    dt = (g * (t.log() - x + 1)).where(t > 0) if n.needs(1) else None
-    return [(-g * t).where(t > 0), dt]

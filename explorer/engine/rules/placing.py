@@ -334,7 +334,9 @@ def max_pool(n: Site, g: Array, *_: Array | None) -> Vjp:
 
 
 @vjp("MaxUnpool2DBackward0", "MaxUnpool3DBackward0", "MaxPool2DWithIndicesBackwardBackward0",
-     "MaxPool3DWithIndicesBackwardBackward0")  # fmt: skip
+     "MaxPool3DWithIndicesBackwardBackward0", "AdaptiveMaxPool2DBackwardBackward0",
+     "AdaptiveMaxPool3DBackwardBackward0", "FractionalMaxPool2DBackwardBackward0",
+     "FractionalMaxPool3DBackwardBackward0")  # fmt: skip
 def max_unpool(n: Site, g: Array) -> Vjp:
     """y[i[q]] = flat x[q] in each plane:  dx[q] = flat g[i[q]]."""
     spatial = 3 if "3D" in n.name else 2

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from math import pi, sqrt
+
 from explorer.engine.array import Array
-from explorer.engine.elementwise import index_along
+from explorer.engine.elementwise import NORMAL_CDF, Full, index_along
 from explorer.engine.leaf import Leaf
-from explorer.engine.registry import Site, vjp
+from explorer.engine.registry import RuleError, Site, vjp
 from explorer.engine.rules.indexing import gathered, scattered
 from explorer.engine.rules.losses import averaged
 from explorer.engine.rules.normalisation import batch_norm
+from explorer.engine.views import cat
 
 Vjp = list[Array | None]
 
@@ -127,16 +130,171 @@ def mse_backward(n: Site, c: Array) -> Vjp:
     return [dg if n.reduction == 0 else dg.sum(), dx, -dx]
 
 
-@vjp("SiluBackwardBackward0")
-def silu_backward(n: Site, c: Array) -> Vjp:
-    """h = g σ (1 + x (1 - σ)):  dg likewise from c,  dx = c g σ (1 - σ) (2 + x (1 - 2σ))."""
-    x = n.self
-    s = x.sigmoid()
-    dx = c * n.grad_output * (s * (1 - s) * (2 + x * (1 - 2 * s)))
-    return [c * (s * (1 + x * (1 - s))), dx]
-
-
 @vjp("LeakyReluBackwardBackward0")
 def leaky_relu_backward(n: Site, c: Array) -> Vjp:
     """h = x > 0 ? g : a g:  dg = x > 0 ? c : a c,  dx = 0."""
     return [c.where(n.self > 0, c * n.negative_slope), c * 0.0]
+
+
+# -------------------------------------------------------------------- activations with a second derivative
+
+
+@vjp("GeluBackwardBackward0")
+def gelu_backward(n: Site, c: Array) -> Vjp:
+    """h = g y′, y = x Φ(x):  dg = c y′,  dx = c g φ (2 - x²).
+
+    With approximate="tanh", t = tanh u, u = k (x + a x³):  y′ = (1 + t)/2 + x t′/2,  y″ = t′ + x t″/2,
+    t′ = (1 - t²) u′,  t″ = (1 - t²)(u″ - 2 t u′²).
+    """
+    x, gc = n.self, c * n.grad_output
+    if n.approximate != "tanh":
+        density = (x * x * -0.5).exp() * (1 / sqrt(2 * pi))
+        return [c * (x.map(NORMAL_CDF) + x * density), gc * (2 * density - x * x * density)]
+    k, cubic = sqrt(2 / pi), 0.044715
+    square = x * x
+    t = (k * (x + cubic * (square * x))).tanh()
+    first = k * (1 + 3 * cubic * square)
+    steep = 1 - t * t
+    bend = steep * (6 * k * cubic * x) - 2 * t * steep * first * first
+    slope = 0.5 * (1 + t) + 0.5 * x * (steep * first)
+    return [c * slope, gc * (steep * first + 0.5 * x * bend)]
+
+
+@vjp("SoftplusBackwardBackward0")
+def softplus_backward(n: Site, c: Array) -> Vjp:
+    """h = g σ(βx), g beyond t:  dg likewise,  dx = c g β σ (1 - σ) where βx < t."""
+    scaled = n.self * n.beta
+    s = scaled.sigmoid()
+    bend = (c * n.grad_output * (s * (1 - s)) * n.beta).where(scaled < n.threshold)
+    return [c.where(scaled > n.threshold, c * s), bend]
+
+
+@vjp("LogSigmoidBackwardBackward0")
+def log_sigmoid_backward(n: Site, c: Array) -> Vjp:
+    """h = g σ(-x):  dg = c σ(-x),  dx = -c g σ(x) σ(-x)."""
+    s = n.self.sigmoid()
+    return [c * (-n.self).sigmoid(), -(c * n.grad_output) * (s * (1 - s))]
+
+
+@vjp("EluBackwardBackward0")
+def elu_backward(n: Site, c: Array) -> Vjp:
+    """h = x > 0 ? s g : g s α β e^(βx):  dg likewise,  dx = c g s α β² e^(βx) where x < 0."""
+    if n.is_result:
+        raise RuleError("ELU in place: torch differentiates its result as if it were its input")
+    x, scale, slope = n.self_or_result, n.scale, n.input_scale
+    curve = (slope * n.alpha * scale) * (x * slope).exp()
+    bend = (c * n.grad_output * slope * curve).where(x < 0)
+    return [(c * scale).where(x > 0, c * curve), bend]
+
+
+@vjp("GluBackwardBackward0")
+def glu_backward(n: Site, c: Array) -> Vjp:
+    """h = (g σ(b), g a σ(b) (1 - σ(b))):  with c = (c₁, c₂):  dg = c₁ σ + c₂ a σ (1 - σ),
+
+    da = c₂ g σ (1 - σ),  db = g σ (1 - σ) (c₁ + c₂ a (1 - 2σ)).
+    """
+    half = n.self.shape[n.dim] // 2
+    a, s = n.self.slice(n.dim, 0, half), n.self.slice(n.dim, half).sigmoid()
+    first, second = c.slice(n.dim, 0, half), c.slice(n.dim, half)
+    steep = s * (1 - s)
+    inner = n.grad_output * steep
+    dx = cat([second * inner, inner * first + inner * second * a * (1 - 2 * s)], n.dim)
+    return [first * s + second * a * steep, dx]
+
+
+@vjp("HardswishBackwardBackward0")
+def hardswish_backward(n: Site, c: Array) -> Vjp:
+    """h = g y′:  dg = c y′,  dx = c g / 3 where -3 < x < 3."""
+    x = n.self
+    bend = (c * n.grad_output / 3).where((x > -3) & (x < 3))
+    return [(c * (x / 3 + 0.5)).where(x < 3, c).where(x > -3), bend]
+
+
+@vjp("HardtanhBackwardBackward0")
+def hardtanh_backward(n: Site, c: Array) -> Vjp:
+    """h = g where lo < x < hi:  dg = c there,  dx = 0."""
+    return [c.where((n.self > n.min_val) & (n.self < n.max_val)), c * 0.0]
+
+
+@vjp("HardshrinkBackwardBackward0", "SoftshrinkBackwardBackward0")
+def shrink_backward(n: Site, c: Array) -> Vjp:
+    """h = g but where -λ ≤ x ≤ λ:  dg = c there,  dx = 0."""
+    return [c.where(~((n.self >= -n.lambd) & (n.self <= n.lambd))), c * 0.0]
+
+
+@vjp("RreluWithNoiseBackwardBackward0")
+def rrelu_backward(n: Site, c: Array) -> Vjp:
+    """h = g r, r random in training (saved):  dg = c r,  dx = 0."""
+    if n.training and n.upper - n.lower > 1e-6:
+        return [c * n.noise, c * 0.0]
+    return [c.where(n.self > 0, c * ((n.lower + n.upper) / 2)), c * 0.0]
+
+
+@vjp("PreluKernelBackwardBackward0")
+def prelu_backward(n: Site, cx: Array | None, cw: Array | None) -> Vjp:
+    """h = (x > 0 ? g : w g, x > 0 ? 0 : g x):  dg = c₁ where x > 0;  elsewhere
+
+    dg = c₁ w + c₂ x,  dx = c₂ g,  dw = c₁ g.
+    """
+    x, w, g = n.self, n.weight, n.grad_output
+    positive = x > 0
+    dg: Array | None = None
+    dx: Array | None = None
+    dw: Array | None = None
+    if cx is not None:
+        dg, dw = cx.where(positive, cx * w), (cx * g).where(~positive)
+    if cw is not None:
+        part = (cw * x).where(~positive)
+        dg, dx = part if dg is None else dg + part, (cw * g).where(~positive)
+    return [dg, dx, dw]
+
+
+# -------------------------------------------------------------------- losses with a second derivative
+
+
+def _of_loss(n: Site, c: Array, slope: Array, bend: Array) -> Vjp:
+    """h = g l′(x) / m:  dg = Σ c l′ / m,  dx = c g l″ / m,  dt = -dx where the loss looks at x - t."""
+    size = max(n.self.numel, 1) if n.reduction == 1 else 1
+    dg, dx = c * slope / size, c * n.grad_output * bend / size
+    return [dg if n.reduction == 0 else dg.sum(), dx, -dx]
+
+
+@vjp("HuberLossBackwardBackward0")
+def huber_backward(n: Site, c: Array) -> Vjp:
+    """l′ = clamp(d, -δ, δ),  l″ = 1 where |d| < δ."""
+    d = n.self - n.target
+    return _of_loss(n, c, d.maximum(-n.delta).minimum(n.delta), (abs(d) < n.delta) * 1.0)
+
+
+@vjp("SmoothL1LossBackwardBackward0")
+def smooth_l1_backward(n: Site, c: Array) -> Vjp:
+    """l′ = |d| < β ? d/β : sign d,  l″ = 1/β where |d| < β."""
+    d = n.self - n.target
+    near = abs(d) < n.beta
+    if n.beta == 0:
+        return _of_loss(n, c, d.sign(), d * 0.0)
+    return _of_loss(n, c, (d / n.beta).where(near, d.sign()), Full(1 / n.beta, d.shape).where(near))
+
+
+@vjp("SoftMarginLossBackwardBackward0")
+def soft_margin_backward(n: Site, c: Array) -> Vjp:
+    """l′ = -t σ(-t x),  l″ = t² σ (1 - σ)."""
+    t = n.target
+    s = (-t * n.self).sigmoid()
+    return _of_loss(n, c, -t * s, t * t * (s * (1 - s)))
+
+
+@vjp("BinaryCrossEntropyBackwardBackward0")
+def bce_backward(n: Site, c: Array) -> Vjp:
+    """h = g w (x - t) / (x (1 - x)):  dx = c g w (x² - 2 x t + t) / (x (1 - x))²,  dt = -c g w / (x (1 - x)).
+
+    Torch keeps x and 1 - x away from 0 by adding 1e-12 to each (the first backward clamps their product).
+    """
+    x, t = n.self, n.target
+    weight: Array | float = 1.0 if n.weight is None else n.weight
+    size = max(x.numel, 1) if n.reduction == 1 else 1
+    low, high = x + 1e-12, 1 - x + 1e-12
+    dg = c * ((x - t) / (low * high)) * weight / size
+    both = c * n.grad_output * weight / size
+    bend = both * ((x * x - 2 * x * t + t) / (low * low * (high * high)))
+    return [dg if n.reduction == 0 else dg.sum(), bend, -both / ((1 - x) * x).maximum(1e-12)]
