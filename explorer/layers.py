@@ -65,7 +65,11 @@ class Layers:
                 if tensor is None:
                     del self._leaves[key]
                 elif tensor.requires_grad and tensor.is_leaf:
-                    nodes.append(tensor.view_as(tensor).grad_fn.next_functions[0][0])  # type: ignore[union-attr] # it requires a gradient
+                    try:
+                        node = tensor.view_as(tensor).grad_fn
+                    except RuntimeError:  # some layouts (compressed sparse) and freed storages have no view
+                        continue
+                    nodes.append(node.next_functions[0][0])  # type: ignore[union-attr] # it requires a gradient
                     layers.append(layer)
                     tensors.append(tensor)
         return nodes, layers, tensors

@@ -40,5 +40,11 @@ def same_bits(left: torch.Tensor | None, right: torch.Tensor | None) -> bool:
         return same_bits(left._indices(), right._indices()) and same_bits(left._values(), right._values())
     if left.stride() != right.stride():
         return False
-    left, right = (value.resolve_conj().resolve_neg().contiguous() for value in (left, right))
-    return left.flatten().view(torch.uint8).equal(right.flatten().view(torch.uint8)) if left.numel() else True
+    if not left.numel():
+        return True
+    # A single element counts as contiguous whatever its stride, and then cannot be viewed as bytes.
+    left, right = (
+        value.detach().resolve_conj().resolve_neg().flatten().clone(memory_format=torch.contiguous_format)
+        for value in (left, right)
+    )
+    return left.view(torch.uint8).equal(right.view(torch.uint8))

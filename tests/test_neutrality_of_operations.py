@@ -25,7 +25,17 @@ EVERY = 8
 def samples(op: Any, count: int) -> list[Any]:
     """The first `count` samples, the same every time."""
     torch.manual_seed(0)
-    return list(islice(op.sample_inputs("cpu", torch.float64, requires_grad=True), count))
+    found = islice(op.sample_inputs("cpu", torch.float64, requires_grad=True), count)
+    return [sample for sample in found if not unsteady(op, sample)]
+
+
+def unsteady(op: Any, sample: Any) -> bool:
+    """Whether torch itself gives now these bits and now others.
+
+    ``linalg.lstsq`` by gelsy (the default) hands LAPACK a list of pivots that it never filled: 200 plain
+    calls on one matrix gave five results.
+    """
+    return op.name.startswith("linalg.lstsq") and sample.kwargs.get("driver") in (None, "gelsy")
 
 
 def observed(op: Any, sample: Any) -> Any:
@@ -73,7 +83,7 @@ def observed(op: Any, sample: Any) -> Any:
 
 def check(op: Any, count: int) -> None:
     """All samples of `op`, plain and then under one watch."""
-    for sample in samples(op, 1):
+    for sample in samples(op, count):
         observed(op, sample)  # what torch says once per process
     plain = [observed(op, sample) for sample in samples(op, count)]
     with Watch(keep=500) as watch:
