@@ -2,20 +2,23 @@
 
 Each number is a ratio of two medians measured in turn in one run, after a warm-up; the spread is that of
 the single ratios (10th to 90th percentile). ``--short`` measures small models twice, to see that the
-benchmark itself works.
+benchmark itself works. What could not be measured (a neighbour that is not installed, a device that is not
+there) has a line that says why.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from math import nan
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,9 +28,12 @@ import explorer
 from explorer.render import dot, fold
 from explorer.render.layout import layout
 from explorer.trace import trace
+from explorer.watching import Watch
 from hooks.forward import observe_forward
 from hooks.nodes import capture
-from tests.benchmarks.models import large
+from tests.benchmarks import peers
+from tests.benchmarks.models import large, on_device
+from tests.benchmarks.peers import missing
 from tests.benchmarks.watching import steps, timed, walking
 
 Forward = Callable[[], Tensor]
@@ -35,7 +41,10 @@ Forward = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Row:
-    """One line: what was measured on what, the ratio to `base`, its spread, and the base in ms."""
+    """One line: what was measured on what, the ratio to `base`, its spread, and the base in ms.
+
+    `note` says what it gives, or why there is no number.
+    """
 
     model: str
     what: str
@@ -44,20 +53,36 @@ class Row:
     high: float
     base: str
     base_ms: float
+    note: str = ""
+
+    @property
+    def skipped(self) -> bool:
+        """Whether there is no number."""
+        return self.note.startswith("skipped")
 
     def __str__(self) -> str:
+        if self.skipped:
+            return f"{self.model:18} {self.what:34} {self.note}"
         spread = f"{self.low:.2f}-{self.high:.2f}"
         base = f"{self.base} {self.base_ms:.1f} ms" if self.base_ms else self.base
-        return f"{self.model:18} {self.what:34} x{self.ratio:6.2f}  {spread:>12}  {base}"
+        note = f"  ({self.note})" if self.note else ""
+        return f"{self.model:18} {self.what:34} x{self.ratio:6.2f}  {spread:>12}  {base}{note}"
 
 
 def compared(
-    model: str, base: str, plain: Callable[[], Any], others: dict[str, Callable[[], Any]], rounds: int
+    model: str,
+    base: str,
+    plain: Callable[[], Any],
+    others: dict[str, Callable[[], Any]],
+    rounds: int,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Row]:
     """Time `plain` and `others` in turn, `rounds` times; one that returns a number has timed itself."""
+    plain()
+    reasons = {name: missing(run) for name, run in others.items()}
+    skipped = [name for name in others if reasons[name]]
+    others = {name: run for name, run in others.items() if not reasons[name]}
     runs = {"": plain, **others}
-    for run in runs.values():
-        run()
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -68,7 +93,61 @@ def compared(
         ratios = sorted(mine / own for mine, own in zip(times[name], times[""], strict=True))
         cut = len(ratios) // 10
         ratio = median(times[name]) / median(times[""])
-        yield Row(model, name, ratio, ratios[cut], ratios[-1 - cut], base, median(times[""]) * 1e3)
+        note = notes.get(name, "")
+        yield Row(model, name, ratio, ratios[cut], ratios[-1 - cut], base, median(times[""]) * 1e3, note)
+    for name in skipped:
+        yield unmeasured(model, name, reasons[name])
+
+
+def unmeasured(model: str, what: str, why: str) -> Row:
+    """A line without a number."""
+    return Row(model, what, nan, nan, nan, "", 0.0, why)
+
+
+def peer_costs(short: bool, rounds: int) -> Iterator[Row]:
+    """The floors and the neighbours beside ours, on the same models."""
+    for name, (model, inputs) in peers.models(short).items():
+        runs = {
+            what: partial(step, model, inputs)
+            for what, step in {**peers.FLOORS, **peers.OURS, **peers.PEERS}.items()
+        }
+        step_alone = partial(peers.plain, model, inputs)
+
+        def watched(step_alone: Callable[[], None] = step_alone) -> None:
+            with explorer.watch(check="off"):
+                step_alone()
+
+        def light(step_alone: Callable[[], None] = step_alone) -> None:
+            with Watch(call=0, told=lambda step: None):
+                step_alone()
+
+        everything = {"watch, statistics (beside peers)": watched, "watch, light record": light, **runs}
+        yield from compared(name, "step", step_alone, everything, rounds, peers.GIVES)
+    length = 500 if short else 20_000
+    bare = partial(lambda: peers.nodes_of(peers.chain(length).grad_fn))
+    chains = peers.long_chain(length)
+    yield from compared(f"chain of {length:,}", "bare loop", bare, chains, min(rounds, 3), peers.GIVES)
+    alone, checks = peers.checked()
+    yield from compared("tiny MLP, float64", "step", alone, checks, min(rounds, 3))
+
+
+def device_costs(short: bool, rounds: int) -> Iterator[Row]:
+    """Watching on a CUDA device, where there is one."""
+    for name, build in on_device(short).items():
+        if not torch.cuda.is_available():
+            yield unmeasured(f"{name}, CUDA", "watch, statistics", "skipped: no CUDA device")
+            continue
+        forward = build()
+
+        def step_there(forward: Forward = forward) -> None:
+            forward().backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+            torch.cuda.synchronize()
+
+        def watched(step_there: Callable[[], None] = step_there) -> None:
+            with explorer.watch(check="off"):
+                step_there()
+
+        yield from compared(f"{name}, CUDA", "step", step_there, {"watch, statistics": watched}, rounds)
 
 
 def step_costs(model: str, forward: Forward, rounds: int) -> Iterator[Row]:
@@ -187,6 +266,8 @@ def rows(short: bool) -> Iterator[Row]:
         yield from backward_costs(name, forward, ("sample",) if short else ("off", "sample"), min(rounds, 3))
         yield from drawing_costs(name, forward, min(rounds, 3))
         yield peak_memory(name, short)
+    yield from peer_costs(short, rounds)
+    yield from device_costs(short, rounds)
     yield from start_up(min(rounds, 5))
     chain = walking(500 if short else 20_000, rounds)
     bare = chain["bare us"]

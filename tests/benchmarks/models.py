@@ -54,7 +54,7 @@ class Gpt(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.embed(tokens) + self.place(torch.arange(tokens.shape[1]))
+        x = self.embed(tokens) + self.place(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x)
         return self.norm(x) @ self.embed.weight.t()
@@ -73,3 +73,22 @@ def large(short: bool) -> dict[str, Callable[[], Tensor]]:
     names = ("tiny ResNet", "tiny GPT") if short else ("ResNet-50 b4@224", "GPT-2 small 2x64")
     runs = (lambda: net(images).pow(2).mean(), lambda: gpt(tokens).logsumexp(-1).mean())
     return dict(zip(names, runs, strict=True))
+
+
+def on_device(short: bool) -> dict[str, Callable[[], Callable[[], Tensor]]]:
+    """The same models, each made on the CUDA device when it is called for; batches that keep it busy."""
+
+    def images() -> Callable[[], Tensor]:
+        net = (resnet((1, 1), 8, 10) if short else resnet()).cuda()
+        batch = (
+            torch.randn(2, 3, 32, 32, device="cuda") if short else torch.randn(64, 3, 224, 224, device="cuda")
+        )
+        return lambda: net(batch).pow(2).mean()
+
+    def words() -> Callable[[], Tensor]:
+        gpt = (Gpt(1, 64, 100, 16) if short else Gpt(12, 768, 50257, 512)).cuda()
+        tokens = torch.randint(100, (2, 16) if short else (8, 512), device="cuda")
+        return lambda: gpt(tokens).logsumexp(-1).mean()
+
+    names = ("tiny ResNet", "tiny GPT") if short else ("ResNet-50", "GPT-2 small")
+    return dict(zip(names, (images, words), strict=True))

@@ -96,7 +96,7 @@ def walking(depth: int = 20_000, repeats: int = 9) -> dict[str, float]:
 def traversal(root: Any) -> None:
     """The first step of `trace`, as it runs there."""
     with no_collection():
-        _traverse([(root, 0)], [], [], [])
+        _traverse([(root, 0)], [], [])
 
 
 def chain(depth: int) -> Tensor:
