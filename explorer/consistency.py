@@ -15,44 +15,30 @@ by differences between rows that it leaves alone, is not told, for it changes no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, TypeAlias
 
 import torch
 
-from explorer.convert import value_of
 from explorer.engine.array import Array, Values
-from explorer.engine.elementwise import Missing
-from explorer.engine.forward_rules import LARGEST_SUM
-from explorer.engine.forwards import Forward, Known, UnknownValueError, forward_of
 from explorer.engine.leaf import same_memory
 from explorer.engine.rounding import Rounding, rounding_of
 from explorer.engine.run import Run
 from explorer.engine.sampling import Points, plan
 from explorer.evidence import Altered
-from explorer.graph import Graph, Node
+from explorer.forward_values import DEAR, Held, Slot, Store, Value, computed, kept_values, origin, plain
+from explorer.graph import Graph
 from explorer.report import Number
 from explorer.trace import Trace
-from explorer.values import argument_names
-from hooks.saved import read
 
-assert LARGEST_SUM  # importing the module registers the forwards
-
-Slot: TypeAlias = "tuple[int, int]"
 ValueOf: TypeAlias = "Callable[[Any, int], tuple[Number, ...] | None]"
 
 NODES = 5_000
 """Larger graphs are left alone: reading what every node saved would take long."""
 
-DEEP = 6
-"""So many operations in a row are composed where nothing in between is kept."""
-
 POINTS, MORE = 6, 32
 """Elements of one output computed again, in a sample and in full."""
-
-DEAR = 60_000
-"""An element that takes so many reads is not computed again."""
 
 WORK, MUCH = 1_500_000, 20_000_000
 """Reads for all of one graph, in a sample and in full."""
@@ -64,47 +50,18 @@ MARGIN = 10.0
 """Times the error bound that must be exceeded: kernels of a forward are more various than of a backward."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """One forward value: how to read or compute it, what it rests on, how it is rounded.
-
-    `array` is None where it is known only but for an addend that is the same in every row; `assumed` tells
-    that such an addend was taken as it is now. `bare` is the value without it, and without the function
-    `bent` that was applied after it; `last`: the addend lies along the last axis. `depth` counts operations
-    since something was kept; `names` are the kept tensors behind it.
-    """
-
-    array: Array | None
-    dtypes: frozenset[str]
-    names: frozenset[Slot]
-    depth: int = 0
-    assumed: bool = False
-    bare: Array | None = None
-    bent: str = ""
-    last: bool = False
-
-
 @dataclass(slots=True)
 class _Equation:
     """What node `node` computes from its inputs, and the value of its output that was kept."""
 
     node: int
-    computed: _Value
-    kept: _Value
+    computed: Value
+    kept: Value
     place: Slot
     root: bool = False
     result: bool = False  # the node's own formula uses the output
     failed: tuple[tuple[int, ...], float, float] | None = None
     holds: bool = False
-
-
-@dataclass(slots=True)
-class _Store:
-    """The values that are kept, by the output they are of."""
-
-    kept: dict[Slot, _Value] = field(default_factory=dict)
-    own: dict[int, dict[str, Any]] = field(default_factory=dict)
-    loose: dict[int, Array] = field(default_factory=dict)  # leaves as they are now, where nobody saved them
 
 
 def altered_values(
@@ -121,11 +78,11 @@ def altered_values(
     if len(trace.live) > NODES:
         return ()
     with torch.no_grad():
-        store = _read(trace)
+        store = kept_values(trace)
         equations = list(_equations(trace, store, roots))
         points = MORE if whole else POINTS
         limit = MUCH if whole else WORK
-        held: set[Slot] = set()
+        held: set[Held] = set()
         for one in equations:
             limit -= _judge(one, points)
             if one.holds and not one.root:
@@ -136,60 +93,10 @@ def altered_values(
     return tuple({one.node: one for one in reversed(found)}.values())
 
 
-# -------------------------------------------------------------------- what is kept
-
-
-def _read(trace: Trace) -> _Store:
-    """Everything saved that can be read where it lies, by the output whose value it is."""
-    graph, store = trace.graph, _Store()
-    for node, live in zip(graph.nodes, trace.live, strict=True):
-        if node.kind != "op":
-            continue
-        saved = {key: one.value for key, one in read(live).items() if not one.problem}
-        own = store.own[node.id] = {key: _plain(value) for key, value in saved.items()}
-        if isinstance(own.get("result"), Array):
-            _keep(store, graph, (node.id, 0), own["result"])
-        names = argument_names(graph, node)
-        for index in graph.outgoing[node.id]:
-            edge = graph.edges[index]
-            name = names[edge.source_slot] if edge.source_slot < len(names) else ""
-            if name and names.count(name) == 1 and isinstance(own.get(name), Array):
-                _keep(store, graph, (edge.target, edge.target_slot), own[name])
-    for node, live in zip(graph.nodes, trace.live, strict=True):
-        if node.kind == "leaf" and (node.id, 0) not in store.kept:
-            array = _plain(live.variable)
-            if live.variable._version == 0:
-                # never changed with autograd's knowledge: it is what it was, even if nobody saved it
-                _keep(store, graph, (node.id, 0), array)
-            elif not isinstance(array, Missing):
-                store.loose[node.id] = array
-    return store
-
-
-def _plain(value: Any) -> Any:
-    """A saved value as forwards see it; a tensor that does not lie on the CPU is missing."""
-    tensors = value if isinstance(value, (tuple, list)) else [value]
-    if any(isinstance(one, torch.Tensor) and not one.is_cpu for one in tensors):
-        return Missing("it does not lie on the CPU")
-    return value_of(value)
-
-
-def _keep(store: _Store, graph: Graph, place: Slot, array: Array) -> None:
-    outputs = graph.nodes[place[0]].outputs
-    spec = outputs[place[1]] if place[1] < len(outputs) else None
-    dtype = getattr(array, "dtype", None)
-    if isinstance(array, Missing) or spec is None or array.shape != spec.shape or dtype != spec.dtype:
-        return
-    store.kept.setdefault(place, _Value(array, frozenset((spec.dtype,)), frozenset((place,))))
-
-
-# -------------------------------------------------------------------- what follows from it
-
-
-def _equations(trace: Trace, store: _Store, roots: Sequence[Any]) -> Iterable[_Equation]:
+def _equations(trace: Trace, store: Store, roots: Sequence[Any]) -> Iterable[_Equation]:
     """Every output that is kept and can be computed from other kept values, inputs first."""
     graph = trace.graph
-    values: dict[Slot, _Value] = dict(store.kept)
+    values: dict[Slot, Value] = dict(store.kept)
     final = {
         place: root
         for place, root in zip(graph.roots, roots, strict=False)
@@ -198,140 +105,20 @@ def _equations(trace: Trace, store: _Store, roots: Sequence[Any]) -> Iterable[_E
     for index in reversed(graph.order):
         if index not in store.own:
             continue
-        for slot, computed in enumerate(_computed(graph, graph.nodes[index], store, values)):
+        for slot, side in enumerate(computed(graph, graph.nodes[index], store, values)):
             place = (index, slot)
             kept = store.kept.get(place)
             if kept is None:
-                if computed.depth <= DEEP:
-                    values[place] = computed
-            elif kept.array is not None and not (computed.array and same_memory(computed.array, kept.array)):
+                values[place] = side
+            elif kept.array is not None and not (side.array and same_memory(side.array, kept.array)):
                 result = slot == 0 and isinstance(store.own[index].get("result"), Array)
-                yield _Equation(index, computed, kept, place, result=result)
+                yield _Equation(index, side, kept, place, result=result)
             root = final.get(place)
-            if root is not None and computed.array is not None:
-                array = _plain(root.detach())
-                if isinstance(array, Array) and array.shape == computed.array.shape:
-                    whole = _Value(array, computed.dtypes, frozenset())
-                    yield _Equation(index, computed, whole, place, root=True)
-
-
-def _computed(graph: Graph, node: Node, store: _Store, values: dict[Slot, _Value]) -> list[_Value]:
-    """What a node computes from known inputs, per output; empty where that is not known."""
-    forward, own = forward_of(node.name), store.own[node.id]
-    if forward is None or not node.outputs:
-        return []
-    names = argument_names(graph, node)
-    given: dict[str, Any] = {}
-    likely: dict[str, Array] = {}
-    guarded = False
-    sources: dict[int, _Value | None] = {}
-    for index in graph.outgoing[node.id]:
-        edge = graph.edges[index]
-        name = names[edge.source_slot] if edge.source_slot < len(names) else ""
-        value = values.get((edge.target, edge.target_slot))
-        array = None if value is None else value.array
-        if name == "tensors":
-            given.setdefault(name, []).append(array)
-        elif name:
-            given[name] = array
-        sources[edge.source_slot] = value
-        if edge.target in store.loose and array is None:
-            likely[name] = store.loose[edge.target]
-        if isinstance(own.get(name), Array) and graph.nodes[_origin(graph, edge.target)].kind == "leaf":
-            guarded = True
-    listed = given.get("tensors")
-    if listed is not None and (None in listed or len(listed) != graph.arity[node.id]):
-        return []
-    n = Known(own, given, node.outputs, likely if guarded else None)
-    arrays = _outputs(forward, n)
-    bare, bent, last = _bare(node, forward, own, given, sources)
-    if n.left_out or n.assumed:
-        bare = ([*arrays] if n.left_out else _outputs(forward, Known(own, given, node.outputs))) or [None]
-        bent, last = "", node.name != "ConvolutionBackward0" and node.name != "NativeBatchNormBackward0"
-    if n.left_out or (not arrays and bare):
-        arrays = [None] * len(bare)
-    dtypes = {spec.dtype for spec in node.outputs if spec is not None}
-    used: set[Slot] = set()
-    behind = [value for value in sources.values() if value is not None]
-    for one in behind:
-        dtypes |= one.dtypes
-        used |= one.names
-    depth = 1 + max((one.depth for one in behind), default=0)
-    assumed = n.assumed or any(one.assumed for one in behind)
-    return [
-        _Value(array, frozenset(dtypes), frozenset(used), depth, assumed, rest, bent, last)
-        for array, rest in zip(arrays, bare or [None] * len(arrays), strict=False)
-    ]
-
-
-def _bare(
-    node: Node, forward: Forward, own: dict[str, Any], given: dict[str, Any],
-    sources: dict[int, _Value | None],
-) -> tuple[list[Array | None], str, bool]:  # fmt: skip
-    """The output without an addend that is the same in every row of the inputs; empty where that is lost."""
-    names = [name for name in given if name != "tensors"]
-    found = [value for value in sources.values() if value is not None and value.bare is not None]
-    if not found or len(names) != len(sources) or any(one.bent for one in found):
-        return [], "", False
-    first = found[0]
-    assert first.bare is not None  # that is what was looked for
-    last = all(one.last for one in found)
-    if node.name in _BENDING:
-        return [first.bare], node.name, last
-    spec = node.outputs[0]
-    if node.name in _VIEWS and spec is not None:
-        kept = spec.shape[:1] == first.bare.shape[:1] or (last and spec.shape[-1:] == first.bare.shape[-1:])
-        if not kept:
-            return [], "", False
-    elif node.name not in ("AddBackward0", "SubBackward0"):
-        return [], "", False
-    without = {
-        name: given[name] if value is None or value.bare is None else value.bare
-        for name, value in zip(names, sources.values(), strict=True)
-    }
-    return _outputs(forward, Known(own, without, node.outputs)), "", last
-
-
-_VIEWS = ("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0")
-_BENDING = ("ReluBackward0", "LogSoftmaxBackward0")
-"""Functions behind which differences of what went in can still be had."""
-
-
-def _outputs(forward: Forward, n: Known) -> list[Array | None]:
-    """The outputs of the shapes that torch tells; empty where something is not known."""
-    try:
-        found = forward(n)
-    except (UnknownValueError, LookupError, TypeError, ValueError, AttributeError):
-        return []
-    outputs = [found] if isinstance(found, Array) else list(found)
-    if len(outputs) > len(n.shapes):
-        return []
-    if any(isinstance(one, Missing) or one.shape != shape for one, shape in zip(outputs, n.shapes)):  # noqa: B905 - a node may have more outputs
-        return []
-    return [*outputs]
-
-
-_SAME = frozenset(
-    f"{name}Backward0"
-    for name in (
-        "T",
-        "Transpose",
-        "Permute",
-        "View",
-        "UnsafeView",
-        "ReshapeAlias",
-        "Alias",
-        "Unsqueeze",
-        "Squeeze",
-    )
-)
-
-
-def _origin(graph: Graph, index: int) -> int:
-    """The node whose elements a view shows."""
-    while graph.nodes[index].name in _SAME and graph.outgoing[index]:
-        index = graph.edges[graph.outgoing[index][0]].target
-    return index
+            if root is not None and side.array is not None:
+                array = plain(root.detach())
+                if isinstance(array, Array) and array.shape == side.array.shape:
+                    whole = Value(array, side.dtypes, frozenset())
+                    yield _Equation(index, side, whole, place, root=True)
 
 
 # -------------------------------------------------------------------- whether they agree
@@ -371,7 +158,9 @@ Failed: TypeAlias = "tuple[tuple[int, ...], float, float] | None"
 def _both(
     computed: Array, kept: Array, points: Points, rounding: Rounding, run: Run
 ) -> tuple[Values, list[float], Values] | None:
-    """Computed values, their bounds and kept values; None where something is not finite."""
+    """Computed values, their bounds and kept values; None where something is not finite, or nothing asked."""
+    if not points:
+        return None
     coords = list(zip(*points, strict=True)) if kept.shape else []
     values, errors = computed.at(coords, len(points), run)
     stored = kept.at(coords, len(points), Run(rounding, bounds=False))[0]
@@ -397,7 +186,7 @@ def _one_by_one(
     return worst
 
 
-def _in_pairs(side: _Value, kept: Array, points: Points, rounding: Rounding, run: Run) -> Failed:
+def _in_pairs(side: Value, kept: Array, points: Points, rounding: Rounding, run: Run) -> Failed:
     """Differences between rows, in which what is added to every row cancels.
 
     Behind a relu only where it let both pass; behind log softmax, which takes a number from each row,
@@ -407,6 +196,9 @@ def _in_pairs(side: _Value, kept: Array, points: Points, rounding: Rounding, run
     if rows < 2 or bare is None:
         return None
     corners = [points, [((p[0] + max(rows // 2, 1)) % rows, *p[1:]) for p in points]]
+    if side.bent == "ReluBackward0":
+        corners = _positive(kept, plan(kept.shape, 0, 8 * len(points)), max(rows // 2, 1), len(points))
+        points = corners[0]
     if side.bent == "LogSoftmaxBackward0":
         if kept.ndim != 2:
             return None
@@ -423,12 +215,19 @@ def _in_pairs(side: _Value, kept: Array, points: Points, rounding: Rounding, run
             gap += sign * (values[i] - stored[i])
             error += errors[i] + 2 * rounding.u * abs(stored[i])
             have.append(stored[i])
-        if side.bent == "ReluBackward0" and min(have) <= 0:
-            continue
         share = abs(gap) / (2 * error) if error else 0.0
         if share > most and not _excused(bare, point, abs(gap) / len(have), rounding):
             worst, most = (point, have[0], have[0] + gap), share
     return worst
+
+
+def _positive(kept: Array, points: Points, step: int, count: int) -> list[Points]:
+    """Pairs of places `step` rows apart, at most `count`, both of which a relu let pass."""
+    others = [((p[0] + step) % kept.shape[0], *p[1:]) for p in points]
+    read = Run(rounding_of(["float64"]), bounds=False)
+    here, there = (kept.at(list(zip(*some, strict=True)), len(some), read)[0] for some in (points, others))
+    passed = [i for i, pair in enumerate(zip(here, there, strict=True)) if min(pair) > 0][:count]
+    return [[some[i] for i in passed] for some in (points, others)]
 
 
 def _excused(computed: Array, point: tuple[int, ...], gap: float, rounding: Rounding) -> bool:
@@ -443,7 +242,7 @@ def _excused(computed: Array, point: tuple[int, ...], gap: float, rounding: Roun
 # -------------------------------------------------------------------- what to say
 
 
-def _recorded(trace: Trace, store: _Store, value_of_node: ValueOf | None) -> Iterable[Altered]:
+def _recorded(trace: Trace, store: Store, value_of_node: ValueOf | None) -> Iterable[Altered]:
     """Small values that were recorded while the script ran, and are kept as something else now."""
     if value_of_node is None:
         return
@@ -458,7 +257,7 @@ def _recorded(trace: Trace, store: _Store, value_of_node: ValueOf | None) -> Ite
                 break
 
 
-def _accused(graph: Graph, equations: Sequence[_Equation], held: set[Slot]) -> Iterable[Altered]:
+def _accused(graph: Graph, equations: Sequence[_Equation], held: set[Held]) -> Iterable[Altered]:
     """One fact per failed equation, naming the values that no other equation speaks for.
 
     What came out may also have been changed, on purpose, before it was used (``y.data = y.sign()``): so
@@ -468,16 +267,23 @@ def _accused(graph: Graph, equations: Sequence[_Equation], held: set[Slot]) -> I
         if one.failed is None:
             continue
         suspects = set(one.computed.names - held)
+        if one.root:  # the loss may have been edited, which is as likely as a constant
+            suspects = {place for place in suspects if not isinstance(place[1], str)}
         if not suspects and not one.result:
             continue
         if one.place not in held and not one.root:
             suspects.add(one.place)
-        names = tuple(sorted({_label(graph.nodes[_origin(graph, node)]) for node, _ in suspects}))
+        names = tuple(sorted({_name(graph, place) for place in suspects}))
         point, kept, computed = one.failed
         yield Altered(one.node, names, point, kept, computed, one.root)
 
 
-def _label(node: Node) -> str:
+def _name(graph: Graph, place: Held) -> str:
+    """The name of a kept tensor: of the leaf or operation it shows, or of a constant by its argument."""
+    index, slot = place
+    if isinstance(slot, str):
+        return f"{slot} of {graph.nodes[index].name}"
+    node = graph.nodes[origin(graph, index)]
     return node.label or node.name
 
 

@@ -8,6 +8,7 @@ the nodes before it gave. It returns one array per output. Where a value is not 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from explorer.engine.array import Array
@@ -90,23 +91,31 @@ class Known:
             return self._likely.get(name, 0.0)
 
 
-_FORWARDS: dict[str, Forward] = {}
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """A registered forward: its function, and how many elements of an input one of the output takes."""
+
+    function: Forward
+    reads: Callable[[Known], int]
 
 
-def forward(*names: str) -> Callable[[Forward], Forward]:
-    """Register what the operations of the backward nodes `names` compute."""
+_FORWARDS: dict[str, Computation] = {}
+
+
+def forward(*names: str, reads: Callable[[Known], int] = lambda n: 1) -> Callable[[Forward], Forward]:
+    """Register what the operations of the backward nodes `names` compute; `reads` as in `Computation`."""
 
     def register(function: Forward) -> Forward:
         for name in names:
             if name in _FORWARDS:
                 raise ValueError(f"{name} already has a forward")
-            _FORWARDS[name] = function
+            _FORWARDS[name] = Computation(function, reads)
         return function
 
     return register
 
 
-def forward_of(name: str) -> Forward | None:
+def forward_of(name: str) -> Computation | None:
     """The forward of a backward node, None when there is none."""
     return _FORWARDS.get(name)
 
