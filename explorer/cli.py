@@ -224,8 +224,12 @@ def _tell_of_the_run(exploration: Exploration, quiet: bool) -> None:
     light, session = exploration.light, exploration.session
     if quiet or light is None:
         return
-    if light.summary():
-        click.echo(f"explore: {light.summary()}", err=True)
+    try:
+        said = light.summary()
+    except Exception as error:  # noqa: BLE001 - the report is written, and the exit code still to come
+        said = f"the run could not be told in a line: {_spelled(error)}"
+    if said:
+        click.echo(f"explore: {said}", err=True)
     if exploration.explored > len(session.reports):
         click.echo(
             f"explore: {exploration.explored:,} calls were explored; {len(session.reports):,} reports, "

@@ -115,7 +115,7 @@ class Light:
                 self.problems.append(self.journal.problem)
 
     def finding(self) -> Finding | None:
-        """What to say of non-finite gradients in calls without a full report."""
+        """What to say of non-finite gradients, where the first came in a call without a full report."""
         bad = self.bad
         if bad is None or bad.step.explored:
             return None

@@ -201,8 +201,7 @@ class Watch:
                     looked_for=diagnose.CODES,
                 )
             )
-        light = self.light.finding() if self.light is not None else None
-        if reports and light is not None:
+        if reports and self.light is not None and (light := self.light.finding()) is not None:
             reports[-1] = replace(reports[-1], findings=with_finding(reports[-1].findings, light))
         rank, ranks = (self.rank.number, self.rank.of) if self.rank is not None else (None, 1)
         return Session(tuple(reports), self._script, torch.__version__, self.calls, rank, ranks)
@@ -259,7 +258,8 @@ class Watch:
             return
         self.calls += 1
         number, chosen = self.calls, self._chosen(self.calls)
-        self.rank = rank_now() or self.rank
+        with self._stages.guard("reading the rank"):
+            self.rank = rank_now() or self.rank
         light = (
             self.light.around(call, number, chosen, self.context) if self.light is not None else nullcontext()
         )
@@ -352,9 +352,7 @@ class Watch:
         else:
             self._kept.add(
                 replace(report, failed=failed_node(report, exploring.looked.earlier)),
-                replace(
-                    exploring.looked, underflows=tuple(exploring.underflows), altered=exploring.altered
-                ),
+                replace(exploring.looked, underflows=tuple(exploring.underflows), altered=exploring.altered),
             )
 
 

@@ -98,6 +98,19 @@ STAGES = {
     "attaching to backward": ("explorer.watching.watch_backward", "watching backward calls failed"),
     "attaching evidence": ("explorer.gather.Gatherer.__enter__", "gathering evidence failed"),
     "the terminal": ("explorer.render.text.text", "the report could not be printed"),
+    "the rank": ("explorer.watching.rank_now", "reading the rank failed"),
+    "the reports that are kept": ("explorer.kept.Kept.add", "the report of call 1 failed"),
+}
+RECORD = "the light record of"
+LIGHT_STAGES = {
+    "names of layers": ("explorer.light.collect", f"{RECORD} backward calls stopped"),
+    "the layers' nodes": ("explorer.layers.Layers.targets", f"{RECORD} backward calls stopped"),
+    "the loss": ("explorer.light._loss", f"{RECORD} backward calls stopped"),
+    "a layer's gradient": ("explorer.layers._measured", f"{RECORD} call 1"),
+    "the sums": ("explorer.layers.Sums.finish", f"{RECORD} backward calls stopped"),
+    "the journal": ("explorer.light.Journal", f"{RECORD} backward calls stopped"),
+    "a line of the journal": ("explorer.journal._plain", f"{RECORD} backward calls stopped"),
+    "the last line": ("explorer.light.Light.summary", "the run could not be told in a line"),
 }
 
 
@@ -111,6 +124,22 @@ def test_a_fault_in_a_stage(stage: str, run: Explore, plain: str, monkeypatch: p
     assert "Traceback" not in err
     assert words in err
     assert "PlantedError: planted" in err
+
+
+@pytest.mark.parametrize("stage", LIGHT_STAGES)
+def test_a_fault_in_the_light_record(
+    stage: str, run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script goes on, and so does the exploring of the calls that are explored."""
+    target, words = LIGHT_STAGES[stage]
+    monkeypatch.setattr(target, fails)
+    code, out, err = run(SCRIPT, "--every", "1", "-o", "a.json", "-o", "a.jsonl")
+    assert (code, out) == (7, plain)
+    assert "Traceback" not in err
+    assert words in err
+    assert "PlantedError: planted" in err
+    reports = json.loads(Path("a.json").read_text())["reports"]
+    assert [report["check"]["statuses"] for report in reports] == [{"match": 11}, {"match": 11}]
 
 
 def test_a_fault_in_a_diagnosis_leaves_the_others(
@@ -161,15 +190,44 @@ def test_a_full_disk(run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch) 
     assert sorted(os.listdir()) == ["a.json", "user.py"]
 
 
-def test_out_of_memory_in_a_rule(run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_device_without_room(run: Explore, plain: str) -> None:
+    """A disk that is really full, in every format, while the other outputs are written."""
+    names = ("a.json", "b.svg", "c.html", "d.txt")
+    for name in names:
+        os.symlink("/dev/full", name)
+    code, out, err = run(SCRIPT, *(word for name in names for word in ("-o", name)), "-o", "e.json")
+    assert (code, out) == (7, plain)
+    for name in names:
+        assert f"could not write {name}" in err
+    assert err.count("No space left on device") == len(names)
+    assert len(json.loads(Path("e.json").read_text())["reports"]) == 1
+
+
+@pytest.mark.parametrize("kind", [MemoryError, RecursionError, ZeroDivisionError, PlantedError])
+def test_a_rule_that_raises(
+    kind: type[Exception], run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def rule(*args: Any) -> Any:
-        raise MemoryError("planted")
+        raise kind("planted")
 
     monkeypatch.setattr("explorer.check.apply_rule", rule)
     code, out, err = run(SCRIPT)
     assert (code, out) == (7, plain)
-    assert "raised MemoryError: planted" in err
+    assert f"raised {kind.__name__}: planted" in err
     assert "11 nodes" in err
+
+
+def test_an_output_folder_removed_meanwhile(run: Explore, plain: str) -> None:
+    """What cannot be written any more is told, in every format; the rest is written."""
+    os.mkdir("gone")
+    names = ("gone/a.json", "gone/b.svg", "gone/c.html", "gone/d.txt")
+    script = "import shutil\nshutil.rmtree('gone')\n" + SCRIPT
+    code, out, err = run(script, *(word for name in names for word in ("-o", name)), "-o", "e.json")
+    assert (code, out) == (7, plain)
+    for name in names:
+        assert f"could not write {name}" in err
+    assert len(json.loads(Path("e.json").read_text())["reports"]) == 1
 
 
 def test_a_repr_without_end_is_never_asked_for(run: Explore) -> None:
