@@ -51,11 +51,11 @@ class Telling:
     def chain(self, path: Path, names: tuple[str, ...]) -> str:
         """The nodes of a path by name, a long one without its middle.
 
-        Where the program has modules, nodes without a name of their own are told by module or operation, and
-        neighbours that are told alike together.
+        Through tensors, or where the program has modules, nodes without a name of their own are told by
+        module or operation, and neighbours that are told alike together.
         """
         nodes = [self.report.graph.nodes[number] for number in path.nodes]
-        modules = any(node.module for node in nodes)
+        modules = path.norm is not None or any(node.module for node in nodes)
         words: list[tuple[str, int]] = []
         for node in nodes:
             named = node.kind == "leaf" or bool(node.names) or not modules

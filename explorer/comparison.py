@@ -14,6 +14,7 @@ Points and gradients are plain numbers or nested lists of them, by name. Nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from math import inf, isclose, isnan
 from typing import Any, TypeAlias
@@ -178,12 +179,38 @@ def comparison(rows: Iterable[Row], largest: int | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def told(quotients: Quotients) -> str:
-    """The numeric gradients of a backward as a table, with what is to be said of them."""
+def told(quotients: Quotients | None, by_hand: Mapping[str, Nested] | None = None) -> str:
+    """The numeric gradients of a backward as a table, with what is to be said of them.
+
+    Args:
+        quotients: `Report.quotients`; None where they were not asked for.
+        by_hand: one's own gradients by the variable's name, for the first column.
+
+    Raises:
+        UsageError: a gradient by hand has a name or shape that no row has.
+    """
+    if quotients is None:
+        return "no numeric gradients: they were not asked for (explore(loss, numeric=True), --numeric)\n"
     if quotients.problem:
         return f"no numeric gradients: {quotients.problem}\n"
+    own = {
+        f"{name}{list(place)}" if place else name: value
+        for name, nested in (by_hand or {}).items()
+        for place, value in _elements(nested)
+    }
+    rows = [replace(row, by_hand=own.get(row.name, row.by_hand)) for row in quotients.rows]
+    missing = [
+        name for name in by_hand or {} if not any(_named(row, name) for row in rows if row.name in own)
+    ]
+    if missing:
+        raise UsageError(f"no gradient of that name and shape is compared: {', '.join(missing)}")
     lines = [f"({note})" for note in quotients.notes]
-    return comparison(quotients.rows) + "".join(f"{line}\n" for line in lines)
+    return comparison(rows) + "".join(f"{line}\n" for line in lines)
+
+
+def _named(row: Row, name: str) -> bool:
+    """Whether the row is of the tensor called `name`."""
+    return row.name == name or row.name.startswith(f"{name}[")
 
 
 def _chosen(rows: Sequence[Row], largest: int) -> Iterator[Row]:

@@ -14,8 +14,10 @@ from explorer.comparison import (
     engine_gradients,
     numeric_gradients,
     side_by_side,
+    told,
 )
 from explorer.errors import UsageError
+from explorer.report import Quotients
 
 
 def test_central_differences_of_a_known_function() -> None:
@@ -79,3 +81,15 @@ def test_the_largest_and_the_wrong_are_shown_and_all_are_counted() -> None:
     lines = comparison(rows, largest=1).splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == ["w[1]", "w[2]", "b"]
     assert lines[-1] == "3 of 4 agree"
+
+
+def test_gradients_by_hand_go_into_the_first_column_of_a_report() -> None:
+    found = Quotients((Row("w[0, 1]", None, 2.0, 2.0, 2.0), Row("b", None, 5.0)), ("a note",))
+    table = told(found, {"w": [[1.0, 2.0]], "b": 4.0})
+    assert "w[0, 1]        2        2       2        2  agree" in table
+    assert "b              4        5       –        –  DIFFER" in table
+    assert table.endswith("1 of 2 agree\n(a note)\n")
+    with pytest.raises(UsageError, match="no gradient of that name and shape"):
+        told(found, {"c": 1.0})
+    assert told(Quotients(problem="it is gone")) == "no numeric gradients: it is gone\n"
+    assert "not asked for" in told(None)
