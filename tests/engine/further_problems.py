@@ -1,4 +1,4 @@
-# ruff: noqa: E501, N812 - a row of the table stays a row; F is torch's own custom
+# ruff: noqa: N812 - a row of the table stays a row; F is torch's own custom
 """More small problems, as in `tests.engine.problems`: interpolation, sequences, recursions over matrices."""
 
 from __future__ import annotations
@@ -114,12 +114,40 @@ def _matrices() -> dict[str, Problem]:
     return table
 
 
+def _sequences() -> dict[str, Problem]:
+    targets, lengths = torch.tensor([[1, 1, 3], [2, 4, 0]]), torch.tensor([3, 2])
+
+    def ctc(x: Any, **options: Any) -> Any:
+        return F.ctc_loss(x.log_softmax(-1), targets, torch.tensor([7, 6]), lengths, **options)
+
+    return {
+        "ctc": ("CtcLossBackward0", ctc, [(7, 2, 5)]),
+        "ctc, each": ("CtcLossBackward0", lambda x: ctc(x, reduction="none"), [(7, 2, 5)]),
+        "ctc, flat targets, another blank": (
+            "CtcLossBackward0",
+            lambda x: F.ctc_loss(x.log_softmax(-1), torch.tensor([1, 0, 3]), (6, 5), (2, 1), blank=4),
+            [(6, 2, 5)],
+        ),
+        "pack": (
+            "PackPaddedSequenceBackward0",
+            lambda x: torch._pack_padded_sequence(x, torch.tensor([4, 2, 1]), False)[0],
+            [(4, 3, 2)],
+        ),
+        "pack, batch first": (
+            "PackPaddedSequenceBackward0",
+            lambda x: torch._pack_padded_sequence(x, torch.tensor([3, 3]), True)[0],
+            [(2, 4)],
+        ),
+    }
+
+
 def further() -> dict[str, Problem]:
     """The table; tensors are drawn anew, so seed torch first."""
     return {
         **_grids(),
         **_resized(),
         **_matrices(),
+        **_sequences(),
         "fill": ("FillBackward1", lambda x, v: torch.fill(x, v) * x, [(3, 4), ()]),
         "fill in place": ("FillBackward3", lambda x, v: (x * 2).fill_(v) * x, [(3, 4), ()]),
     }

@@ -15,13 +15,11 @@ ABSENT: dict[str, str] = {
     "ToSparseBackward0": _SPARSE,
     "ToSparseBackward1": _SPARSE,
     "CopySlices": "inner function not exposed",
-    "MkldnnRnnLayerBackward0": "its gates are kept in an opaque workspace",
     "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_defaultBackward": (
         "a fused custom operation"
     ),
     "GeneratedBackwardFor_torch_nn__linear_cross_entropy_batch_chunked_no_reduction_defaultBackward": (
         "a fused custom operation"
     ),
-    "CtcLossBackward0": "the forward-backward recursion: not written",
 }
 """Node name to the reason, in words a report can show."""

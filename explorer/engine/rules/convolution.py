@@ -63,7 +63,10 @@ def correlated_input(
         ks, qs = [k for k, _ in pairs], [q for _, q in pairs]
         return ((batch,), channels, *qs), (channels, (channel % inputs,), *ks)
 
-    return dots(shape, g, weight, boxes)
+    def summed(weight: Array) -> Array:
+        return correlated_input(g, weight, (shape[0], 1, *shape[2:]), stride, padding, dilation, 1)
+
+    return dots(shape, g, weight, boxes, {1: (weight, 1, summed)} if groups == 1 else {})
 
 
 def correlated_weight(
@@ -82,7 +85,14 @@ def correlated_weight(
             return None
         return (batch, (out,), *[q for q, _ in pairs]), (batch, (source,), *[p for _, p in pairs])
 
-    return dots(shape, g, x, boxes)
+    def summed_output(g: Array) -> Array:
+        return correlated_weight(g, x, (1, *shape[1:]), stride, padding, dilation, 1)
+
+    def summed_input(x: Array) -> Array:
+        return correlated_weight(g, x, (shape[0], 1, *shape[2:]), stride, padding, dilation, 1)
+
+    along = {0: (g, 1, summed_output), 1: (x, 1, summed_input)} if groups == 1 else {}
+    return dots(shape, g, x, boxes, along)
 
 
 def correlated_output(
@@ -106,7 +116,10 @@ def correlated_output(
         places = [p for _, p in pairs]
         return ((batch,), channels, *places), ((out,), range(inputs), *[k for k, _ in pairs])
 
-    return dots(shape, x, weight, boxes)
+    def summed(weight: Array) -> Array:
+        return correlated_output(x, weight, (shape[0], 1, *shape[2:]), stride, padding, dilation, 1)
+
+    return dots(shape, x, weight, boxes, {1: (weight, 0, summed)} if groups == 1 else {})
 
 
 @vjp("ConvolutionBackward0", "ConvolutionBackward1")
