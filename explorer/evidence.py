@@ -24,6 +24,7 @@ class ParameterFact:
     says whether another module of the same root ran with gradients enabled. `identity` tells
     parameters apart within one run; `where` is the line that makes its module, where found; `exits` are the
     lines where something computed from it left the graph, each with how ("detach", "no_grad", ...).
+    `beside_reached`: another parameter of its module was reached.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ParameterFact:
     identity: int = 0
     where: Source | None = None
     exits: tuple[tuple[Source, str], ...] = ()
+    beside_reached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,18 @@ class Reused:
 
 
 @dataclass(frozen=True, slots=True)
+class Starved:
+    """An optimizer that took `steps` steps, at `where` first, and found no gradient in any of them.
+
+    `name` is one of its parameters, which some backward reached and nobody changed.
+    """
+
+    where: Source | None
+    name: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Growth:
     """The loss at `where` grew (`counts` of nodes), or `variable` keeps the graphs of `kept` calls."""
 
@@ -154,15 +168,19 @@ class Evidence:
 
     `calls` counts the user's own backward calls; `last` is True for the last report of a run, which carries
     what is said once for the whole run. `complete`: the run went to its end, so what was not seen did not
-    happen.
+    happen. `optimizing`: there was an optimizer. `derived`: some backward made a graph of its own, so that
+    losses may be made of derivatives. `parameters` leaves out what was reached and is gone.
     """
 
     calls: int = 0
     last: bool = True
     scripted: bool = False
     complete: bool = True
+    optimizing: bool = False
+    derived: bool = False
     parameters: tuple[ParameterFact, ...] = ()
     looked: Looked = Looked()
     reused: Reused | None = None
+    starved: tuple[Starved, ...] = ()
     growth: Growth | None = None
     reads: tuple[tuple[Source, str], ...] = ()

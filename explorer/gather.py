@@ -28,6 +28,7 @@ from explorer.evidence import (
     ParameterFact,
     Ran,
     Reused,
+    Starved,
 )
 from explorer.graph import Graph, Node, Source
 from explorer.names import Names
@@ -44,6 +45,8 @@ from hooks.places import USER, Place, kind_of
 
 ContextOf = Callable[[Any], Any]
 LISTED = 4
+NOTED = 4
+"""Calls after which what is not reached is noted each time; from then on after calls 8, 16, 32, ..."""
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Known:
     names: dict[int, tuple[weakref.ref[torch.Tensor], str, str]] = field(default_factory=dict)
     roots: dict[int, tuple[weakref.ref[nn.Module], str]] = field(default_factory=dict)
     optimized: dict[int, weakref.ref[torch.Tensor]] = field(default_factory=dict)
+    optimizing: bool = False
 
     def parameters(self) -> list[torch.Tensor]:
         """Every parameter known of that still lives."""
@@ -62,6 +66,11 @@ class Known:
         """Its best name, "a parameter" without one."""
         known = self.names.get(id(tensor))
         return known[1] if known is not None and known[0]() is tensor else "a parameter"
+
+    def name_behind(self, ref: weakref.ref[torch.Tensor]) -> str:
+        """The same for a tensor that may be gone; "" without one."""
+        # A tensor has one plain weak reference, however often it is asked for.
+        return next((name for one, name, _ in self.names.values() if one is ref), "")
 
 
 class Gatherer:
@@ -76,6 +85,9 @@ class Gatherer:
         self.problems = self._collector.problems
         self._known = Known()
         self._closed = False
+        self._context: Observation | None = None
+        self._calls = 0
+        self._unreached: dict[int, tuple[weakref.ref[torch.Tensor], ParameterFact]] = {}
 
     def __enter__(self) -> Gatherer:
         self._collector.__enter__()
@@ -96,12 +108,17 @@ class Gatherer:
         finally:
             self._collector.look_at(self._known.parameters())
             self._collector.after(call)
+            try:
+                self._note_unreached()
+            except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+                self.problems.append(f"noting what is not reached failed: {type(error).__name__}: {error}")
 
     def look(
         self, trace: Trace | None, names: Names, roots: Sequence[Any], context: Observation | None
     ) -> Looked:
         """Look at a live graph right before its backward; a failure is told in `problems`."""
         try:
+            self._context = context
             self._remember(names, context)
             return self._look(trace, names, roots, context) if trace is not None else Looked()
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
@@ -121,10 +138,28 @@ class Gatherer:
         """What the whole run showed; what belongs to one report is left to the caller."""
         self._remember(Names(), context)
         evidence = of_run(self._collector, self._known, context.runs_of if context else None)
-        return replace(evidence, complete=complete and self._closed)
+        gone = tuple(fact for ref, fact in self._unreached.values() if ref() is None)
+        return replace(evidence, complete=complete and self._closed, parameters=(*evidence.parameters, *gone))
+
+    def _note_unreached(self) -> None:
+        """Note what no backward has reached yet: a model local to a function is gone when the run is over."""
+        for key, (ref, _) in list(self._unreached.items()):
+            tensor = ref()
+            if tensor is not None and (not tensor.requires_grad or self._collector.reached(tensor)):
+                del self._unreached[key]
+        self._calls += 1
+        if self._calls > NOTED and self._calls & (self._calls - 1):
+            return
+        context = self._context
+        self._remember(Names(), context)
+        if any(one.requires_grad and not self._collector.reached(one) for one in self._known.parameters()):
+            for fact in _facts(self._collector, self._known, context.runs_of if context else None):
+                if not fact.reached:
+                    self._unreached[fact.identity] = (self._known.names[fact.identity][0], fact)
 
     def _remember(self, names: Names, context: Observation | None) -> None:
         remember(self._known, names)
+        _remember_steps(self._collector, self._known)
         if context is not None:
             remember_modules(self._known, context.root_modules())
 
@@ -201,6 +236,7 @@ def remember(known: Known, names: Names) -> None:
     """Add the parameters that the caller's modules and optimizers own."""
     for held in names.held:
         if isinstance(held, torch.optim.Optimizer):
+            known.optimizing = True
             for group in held.param_groups:
                 for parameter in group["params"]:
                     known.optimized[id(parameter)] = weakref.ref(parameter)
@@ -226,26 +262,38 @@ def remember_modules(known: Known, roots: Iterable[nn.Module]) -> None:
 
 def of_run(collector: Collector, known: Known, runs_of: Callable[[nn.Module], Any] | None) -> Evidence:
     """What the whole run showed; `calls` and what belongs to one report are left to the caller."""
-    for parameter in collector.steps.held():
-        known.optimized[id(parameter)] = weakref.ref(parameter)
+    _remember_steps(collector, known)
     reused = collector.steps.reused
     growth = collector.history.growth
-    tensor = reused.parameter() if reused is not None else None
     return Evidence(
+        optimizing=known.optimizing,
+        derived=collector.derived,
         parameters=tuple(_facts(collector, known, runs_of)),
         reused=None
         if reused is None
         else Reused(
             _line(reused.place),
-            known.name_of(tensor) if tensor is not None else "",
+            known.name_behind(reused.parameter),
             reused.before,
             reused.total,
+        ),
+        starved=tuple(
+            Starved(_line(one.place), known.name_behind(one.parameter) or "a parameter", one.steps)
+            for one in collector.steps.starved()
+            if collector.was_reached(one.parameter)
         ),
         growth=None
         if growth is None
         else Growth(line_of(growth.file, growth.line), growth.counts, growth.variable, growth.kept),
         reads=tuple(_read(file, line) for file, line in collector.reads.places),
     )
+
+
+def _remember_steps(collector: Collector, known: Known) -> None:
+    """Add the parameters of optimizers that took a step."""
+    for parameter in collector.steps.held():
+        known.optimizing = True
+        known.optimized[id(parameter)] = weakref.ref(parameter)
 
 
 def _line(place: Place | None) -> Source | None:
@@ -315,6 +363,11 @@ def _facts(
     collector: Collector, known: Known, runs_of: Callable[[nn.Module], Any] | None
 ) -> Iterable[ParameterFact]:
     ran, siblings = _runs(known, runs_of)
+    beside = {
+        name.rpartition(".")[0]
+        for ref, name, _ in known.names.values()
+        if (tensor := ref()) is not None and collector.reached(tensor)
+    }
     for ref, name, path in list(known.names.values()):
         parameter = ref()
         if parameter is None or not parameter.requires_grad:
@@ -332,6 +385,7 @@ def _facts(
             identity=id(parameter),
             where=None if reached else _made(known, path),
             exits=() if reached else _exits(collector, parameter),
+            beside_reached=name.rpartition(".")[0] in beside,
         )
 
 

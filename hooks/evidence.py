@@ -41,6 +41,7 @@ class Collector:
         self.reads = NonLeafReads()
         self.problems: list[str] = []
         self.complete = False
+        self.derived = False
         self.earlier: int | None = None
         self._reached: dict[int, weakref.ref[torch.Tensor]] = {}
         self._handles = Handles()
@@ -65,6 +66,7 @@ class Collector:
 
     def before(self, call: BackwardCall) -> None:
         """Look at gradients and the graph's size right before a backward call."""
+        self.derived |= call.create_graph
         with self._guard("following gradients"):
             self.steps.before_backward()
         with self._guard("following the graph's size"):
@@ -101,6 +103,12 @@ class Collector:
         """Whether some backward call reached `parameter`."""
         known = self._reached.get(id(parameter))
         return (known is not None and known() is parameter) or parameter.grad is not None
+
+    def was_reached(self, parameter: weakref.ref[torch.Tensor]) -> bool:
+        """The same of a tensor that may be gone."""
+        tensor = parameter()
+        # A tensor has one plain weak reference, however often it is asked for.
+        return self.reached(tensor) if tensor is not None else parameter in self._reached.values()
 
     @contextlib.contextmanager
     def _guard(self, what: str) -> Iterator[None]:

@@ -22,6 +22,8 @@ from hooks.places import Place
 
 FOLLOWED_STEPS = 6
 """Steps per optimizer that are followed; who forgets to clear gradients shows it in the second."""
+GIVEN_UP = 2
+"""Steps without any gradient that an optimizer must have taken."""
 PROBED = 4096
 """The element that stands for a gradient is the largest among this many at its beginning."""
 
@@ -38,6 +40,22 @@ class Reused:
     before: float
     total: float
     element: int
+
+
+@dataclass(slots=True)
+class Starved:
+    """An optimizer whose `steps` saw no gradient; the first `values` of `parameter` stayed as they were."""
+
+    parameter: weakref.ref[torch.Tensor]
+    place: Place | None
+    values: tuple[float, ...]
+    steps: int = 1
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the parameter still is what it was at the first step; so is one that is gone."""
+        parameter = self.parameter()
+        return parameter is None or _beginning(parameter) == self.values
 
 
 @dataclass(slots=True)
@@ -59,6 +77,7 @@ class Steps:
     def __init__(self) -> None:
         self.reused: Reused | None = None
         self.problem = ""
+        self._starved: dict[int, Starved | None] = {}
         self._optimizers: dict[int, weakref.ref[Any]] = {}
         self._taken: dict[int, int] = {}
         self._used: dict[int, _Used] = {}
@@ -107,13 +126,38 @@ class Steps:
             if self.problem or torch.compiler.is_compiling():
                 return
             try:
-                look(optimizer)
+                look(optimizer, any(one is not None for one in (*args[1:], *kwargs.values())))
             except Exception as error:  # noqa: BLE001 - the user's step must not notice
                 self.problem = f"following optimizer steps failed: {type(error).__name__}: {error}"
 
         return guarded
 
-    def _before(self, optimizer: Any) -> None:
+    def starved(self) -> list[Starved]:
+        """The optimizers that took at least `GIVEN_UP` steps and found no gradient in any of them.
+
+        One that is given a closure, and one whose first parameter changed all the same, is left out.
+        """
+        return [one for one in self._starved.values() if one and one.steps >= GIVEN_UP and one.unchanged]
+
+    def _follow_starving(self, optimizer: Any, closure: bool) -> None:
+        key = id(optimizer)
+        known = self._starved.get(key)
+        if known is None and key in self._starved:
+            return
+        parameters = _parameters(optimizer)
+        plain = (torch.Tensor, torch.nn.Parameter)
+        first = next((p for p in parameters if p.requires_grad and type(p) in plain and not p.is_meta), None)
+        if closure or first is None or any(p.grad is not None for p in parameters):
+            self._starved[key] = None
+        elif known is None:
+            self._starved[key] = Starved(weakref.ref(first), user_place(sys._getframe(2)), _beginning(first))
+        elif known.parameter() is not first or not known.unchanged:
+            self._starved[key] = None
+        else:
+            known.steps += 1
+
+    def _before(self, optimizer: Any, closure: bool) -> None:
+        self._follow_starving(optimizer, closure)
         for parameter in _parameters(optimizer) if self._used and self.reused is None else ():
             used = self._used.get(id(parameter))
             if used is None or not used.accumulated or used.parameter() is not parameter:
@@ -125,7 +169,7 @@ class Steps:
                 self._used.clear()
                 return
 
-    def _after(self, optimizer: Any) -> None:
+    def _after(self, optimizer: Any, closure: bool) -> None:
         key = id(optimizer)
         known = self._optimizers.get(key)
         if known is None or known() is not optimizer:
@@ -141,6 +185,13 @@ class Steps:
                 self._used[id(parameter)] = used
             else:
                 self._used.pop(id(parameter), None)
+
+
+def _beginning(tensor: torch.Tensor) -> tuple[float, ...]:
+    """The first few values of a parameter, which tell whether somebody changed it; nan is told as -1."""
+    with torch.no_grad():
+        some = tensor.detach().reshape(-1)[:16].abs().double()
+        return tuple(some.nan_to_num(nan=-1.0).tolist())
 
 
 def _parameters(optimizer: Any) -> list[torch.Tensor]:

@@ -24,7 +24,7 @@ def cut_graph(report: Report, evidence: Evidence) -> Iterator[Finding]:
     if not evidence.complete or not evidence.calls:
         return
     facts = {fact.identity: fact for fact in evidence.parameters}
-    optimizing = any(fact.optimized for fact in evidence.parameters)
+    optimizing = evidence.optimizing or any(fact.optimized for fact in evidence.parameters)
     by_line: dict[Source, tuple[Cut, dict[int, str]]] = {}
     for cut in evidence.looked.cuts:
         if cut.how == "no_grad" and not optimizing:

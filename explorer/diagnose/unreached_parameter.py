@@ -10,6 +10,8 @@ from explorer.evidence import Evidence, ParameterFact
 from explorer.graph import Source
 from explorer.report import Finding, Report, Severity
 
+TWICE = "BackwardBackward"
+"""What the node of a derivative's derivative is called."""
 NAMED = 2
 """How many lines the message names where a value left the graph."""
 
@@ -19,7 +21,8 @@ def unreached_parameter(report: Report, evidence: Evidence) -> Iterator[Finding]
     """requires_grad parameters minus the leaves of all backward calls seen, one finding per module.
 
     Error where an optimizer holds the parameter; warning where its module ran with gradients enabled or
-    never ran while its siblings did; info where it ran under no_grad alone (a target network). Where
+    never ran while its siblings did; info where it ran under no_grad alone (a target network), and where
+    its module is reached by another parameter and losses are made of derivatives: a bias drops out. Where
     everything computed from it left the graph at one line, that line is named: what else became of it
     there cannot be seen.
     """
@@ -27,11 +30,13 @@ def unreached_parameter(report: Report, evidence: Evidence) -> Iterator[Finding]
         return
     explained = {one for cut in evidence.looked.cuts for one in cut.upstream if one}
     unreached = [fact for fact in evidence.parameters if not fact.reached and fact.identity not in explained]
+    derived = evidence.derived or any(TWICE in node.name for node in report.graph.nodes)
     for module, group in groupby(unreached, key=lambda fact: fact.module):
         facts = list(group)
-        severity = _severity(facts)
+        drops_out = derived and all(fact.beside_reached for fact in facts)
+        severity = "info" if drops_out else _severity(facts)
         if severity is not None:
-            yield _finding(module, facts, severity, report.root_name)
+            yield _finding(module, facts, severity, report.root_name, drops_out)
 
 
 def _severity(facts: list[ParameterFact]) -> Severity | None:
@@ -44,7 +49,9 @@ def _severity(facts: list[ParameterFact]) -> Severity | None:
     return None
 
 
-def _finding(module: str, facts: list[ParameterFact], severity: Severity, root: str) -> Finding:
+def _finding(
+    module: str, facts: list[ParameterFact], severity: Severity, root: str, drops_out: bool
+) -> Finding:
     names = ", ".join(f"`{fact.name}`" for fact in facts)
     verb = "is" if len(facts) == 1 else "are"
     above = facts[0].name.rpartition(".")[0]
@@ -62,7 +69,9 @@ def _finding(module: str, facts: list[ParameterFact], severity: Severity, root: 
     exits = tuple(dict.fromkeys(one for fact in facts for one in fact.exits))
     left = "" if facts[0].ran == "without gradients" else _left(exits)
     advice = (
-        "Fine for a target network; else run it with gradients enabled."
+        "Fine where the loss is made of derivatives, in which it drops out; else use it in the loss."
+        if drops_out
+        else "Fine for a target network; else run it with gradients enabled."
         if facts[0].ran == "without gradients"
         else "Use it in the loss, or freeze it with requires_grad_(False). "
         "Under DDP this raises 'did not receive grad'."

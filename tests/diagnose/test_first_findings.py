@@ -105,6 +105,15 @@ def test_an_unreached_parameter_says_where_it_left_the_graph() -> None:
     assert "left the graph" not in said(left, ran="without gradients").message
 
 
+def test_a_bias_that_drops_out_of_a_derivative_is_innocent() -> None:
+    fact = ParameterFact("f.bias", (2,), False, optimized=True, ran="with gradients", beside_reached=True)
+    evidence = Evidence(calls=1, parameters=(fact,), derived=True)
+    assert codes(chain(1.0, 2.0), evidence) == [("unreached-parameter", "info")]
+    assert codes(chain(1.0, 2.0), replace(evidence, derived=False)) == [("unreached-parameter", "error")]
+    alone = replace(evidence, parameters=(replace(fact, beside_reached=False),))
+    assert codes(chain(1.0, 2.0), alone) == [("unreached-parameter", "error")]
+
+
 def test_unreached_parameters_of_one_module_make_one_finding() -> None:
     facts = tuple(
         ParameterFact(f"{module}.{name}", (2,), False, optimized=True, module=module, ran="never")

@@ -305,6 +305,19 @@ def optimizer_in_backward() -> None:
 
 
 @healthy
+def forces_only() -> None:
+    """The energy's own offset drops out of its derivative: the last bias never gets a gradient."""
+    energy = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
+    optimizer = torch.optim.Adam(energy.parameters())
+    for _ in range(3):
+        x = torch.randn(20, 3, requires_grad=True)
+        (force,) = torch.autograd.grad(energy(x).sum(), x, create_graph=True)
+        optimizer.zero_grad()
+        (force + x.detach()).pow(2).mean().backward()
+        optimizer.step()
+
+
+@healthy
 def hessian_of_a_network() -> None:
     """torch.func's forward mode makes zeros without memory; the outer backward runs through them."""
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))

@@ -1,0 +1,165 @@
+"""What is told when the run is over: steps without gradients, and what died inside a function before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import explorer
+from explorer.report import Finding
+
+Loop = Callable[[], None]
+
+
+def said(loop: Loop) -> list[Finding]:
+    torch.manual_seed(0)
+    with explorer.watch(check="off") as watch:
+        loop()
+    assert watch.problems == []
+    return [finding for report in watch.reports for finding in report.findings]
+
+
+def train(model: nn.Module, between: Callable[[torch.optim.Optimizer], object], steps: int = 3) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(torch.randn(8, 3)).pow(2).mean().backward()
+        between(optimizer)
+        optimizer.step()
+
+
+def test_gradients_cleared_before_each_step() -> None:
+    (finding,) = said(lambda: train(nn.Linear(3, 1), lambda optimizer: optimizer.zero_grad()))
+    assert (finding.code, finding.severity) == ("step-without-gradient", "error")
+    assert finding.message.endswith(
+        "was taken 3 times and never met a gradient: `weight.grad` was None each time, "
+        "though backward reaches `weight`."
+    )
+    assert finding.where is not None
+    assert finding.where.code == "optimizer.step()"
+
+
+def closures() -> None:
+    model, x = nn.Linear(3, 1), torch.randn(8, 3)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = model(x).pow(2).mean()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.zero_grad()
+        optimizer.step(closure)
+
+
+def stepped_by_hand() -> None:
+    """An optimizer that only clears: the parameters are changed by hand."""
+    model = nn.Linear(3, 1)
+
+    def update(optimizer: torch.optim.Optimizer) -> None:
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.data -= 0.1 * parameter.grad
+        optimizer.zero_grad()
+
+    train(model, update)
+
+
+def first_step_without() -> None:
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step()
+    optimizer.step()
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.randn(8, 3)).pow(2).mean().backward()
+        optimizer.step()
+
+
+def skipped_once() -> None:
+    steps: list[int] = []
+
+    def clear_the_first(optimizer: torch.optim.Optimizer) -> None:
+        steps.append(0)
+        if len(steps) == 1:
+            optimizer.zero_grad()
+
+    train(nn.Linear(3, 1), clear_the_first)
+
+
+@pytest.mark.parametrize("loop", [closures, stepped_by_hand, first_step_without, skipped_once])
+def test_healthy_steps(loop: Loop) -> None:
+    assert [finding for finding in said(loop) if finding.severity != "info"] == []
+
+
+class Cut(nn.Module):
+    def __init__(self, cut: bool) -> None:
+        super().__init__()
+        self.encoder, self.head, self.cut = nn.Linear(3, 4), nn.Linear(4, 1), cut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.encoder(x)
+        if self.cut:
+            h = torch.tanh(h.detach() * 2)
+        out: torch.Tensor = self.head(h)
+        return out
+
+
+def test_a_model_that_is_gone_when_the_run_is_over_is_judged_all_the_same() -> None:
+    (finding,) = said(lambda: train(Cut(True), lambda optimizer: None, steps=6))
+    assert finding.code == "unreached-parameter"
+    assert finding.message.startswith("`encoder.weight`, `encoder.bias` are not in the graph of ")
+    assert finding.where is not None
+    assert finding.where.code == "h = torch.tanh(h.detach() * 2)"
+    assert said(lambda: train(Cut(False), lambda optimizer: None, steps=6)) == []
+
+
+def test_what_is_reached_late_and_then_gone_is_innocent() -> None:
+    """The second of two models is reached by the sixth call only, after the notes of the first four."""
+
+    def loop() -> None:
+        first, second = nn.Linear(3, 1), nn.Linear(3, 1)
+        optimizer = torch.optim.SGD([*first.parameters(), *second.parameters()], lr=0.1)
+        for step in range(6):
+            optimizer.zero_grad()
+            x = torch.randn(8, 3)
+            second(x)
+            (first(x) + (second(x) if step == 5 else 0)).pow(2).mean().backward()
+            optimizer.step()
+
+    assert said(loop) == []
+
+
+def test_a_teacher_stays_innocent_when_all_models_are_gone() -> None:
+    def loop() -> None:
+        student, teacher = nn.Linear(3, 1), nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+        for _ in range(6):
+            x = torch.randn(8, 3)
+            optimizer.zero_grad()
+            (student(x) - teacher(x).detach()).pow(2).mean().backward()
+            optimizer.step()
+
+    assert [finding for finding in said(loop) if finding.severity == "error"] == []
+    assert [finding.code for finding in said(loop) if finding.code == "cut-graph"] == []
+
+
+def test_stale_gradients_of_a_model_that_is_gone_keep_their_name() -> None:
+    def loop() -> None:
+        model = nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            model(torch.randn(8, 3)).pow(2).mean().backward()
+            optimizer.step()
+
+    (finding,) = said(loop)
+    assert finding.message.startswith("`weight.grad` still holds")
+
+
+def test_one_step_is_not_judged() -> None:
+    assert said(lambda: train(nn.Linear(3, 1), lambda optimizer: optimizer.zero_grad(), steps=1)) == []
