@@ -7,7 +7,7 @@ through the leaves themselves. On a CUDA device the numbers stay there and come 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import hypot, inf, isfinite, nan
 
 import torch
@@ -18,7 +18,7 @@ from explorer.journal import LayerGradient, layer_of
 from explorer.measure import elements
 from explorer.names import Names
 from explorer.report import SMALL
-from hooks.nodes import AutogradNode, Event
+from hooks.nodes import AutogradNode, Event, is_leaf
 
 _HALVES = (torch.float16, torch.bfloat16)
 Numbers = tuple[float, float, int, int, int]
@@ -124,13 +124,14 @@ class Sums:
         return {layer: _total(parts) for layer, parts in self._found.items()}
 
 
-def norms(leaves: Mapping[torch.Tensor, int]) -> dict[int, float]:
-    """The 2-norm of the ``.grad`` of each leaf that has one, under the leaf's number."""
+def norms(live: Sequence[AutogradNode]) -> dict[int, float]:
+    """The 2-norm of the ``.grad`` of each leaf among `live` that has one, by its place there."""
     sums = Sums()
     with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
-        for leaf, number in leaves.items():
-            if leaf.grad is not None:
-                sums.add(str(number), leaf.grad)
+        for place, node in enumerate(live):
+            gradient = node.variable.grad if is_leaf(node) else None
+            if gradient is not None:
+                sums.add(str(place), gradient)
         return {int(number): total.norm for number, total in sums.finish().items()}
 
 

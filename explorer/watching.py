@@ -339,9 +339,10 @@ class Watch:
 
     def _end(self, exploring: Exploring, call: BackwardCall, number: int) -> None:
         try:
+            live = exploring.trace.live if exploring.trace is not None and self.rank is not None else ()
             report = exploring.report(number, call.result, source_of(call.frame), self._script)
-            if report is not None and self.rank is not None and call.accumulate:
-                report = replace(report, averaged=norms(exploring.leaves))
+            if report is not None and live and call.accumulate:
+                report = replace(report, averaged=norms(live))
             self._add(report, exploring)
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"the report of call {number} failed: {type(error).__name__}: {error}")

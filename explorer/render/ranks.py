@@ -28,15 +28,21 @@ def text(across: Across) -> str:
     ]
     for table in across.tables:
         lines += [*_table(across, table), ""]
-    if across.differences:
-        lines += [f"✗ {words.clean(difference, 400)}" for difference in across.differences]
-    else:
-        lines.append(
-            "✓ the ranks agree: the same graph, a gradient for every layer, and one .grad after each call"
-        )
+    lines += [f"✗ {words.clean(difference, 400)}" for difference in across.differences]
+    lines += [] if across.differences else [f"✓ {_agreement(across)}"]
     for finding, ranks in across.findings:
         lines += ["", *_finding(finding, _whose(across, ranks))]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _agreement(across: Across) -> str:
+    """What was compared, where nothing differs."""
+    compared = ["a gradient for the same layers"]
+    if any(call.nodes for run in across.runs for call in run.calls.values()):
+        compared.insert(0, "the same graph")
+    if any(call.averaged for run in across.runs for call in run.calls.values()):
+        compared.append("one .grad after each call")
+    return f"the ranks agree: {', '.join(compared)}"
 
 
 def page(across: Across) -> str:
@@ -52,7 +58,7 @@ def page(across: Across) -> str:
             f"<tr><th>loss</th>{losses}<td colspan={len(across.runs)}></td></tr>{rows}</tbody></table>"
         )
     told = "".join(f'<li class="bad">{escape(words.clean(one, 400))}</li>' for one in across.differences)
-    told = told or "<li>The ranks agree.</li>"
+    told = told or f"<li>{escape(_agreement(across))}</li>"
     found = "".join(
         f"<li><b>{escape(finding.severity)}: {escape(finding.code)}</b>, {escape(_whose(across, ranks))}"
         f"{escape(_line(finding))}<br>{escape(words.clean(finding.message, 600))}<br>"
