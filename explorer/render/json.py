@@ -14,7 +14,8 @@ from typing import Any
 from explorer.costs import ModuleCost, costs
 from explorer.derivatives import Local, local_derivatives
 from explorer.graph import Edge, Node, Saved, Source, TensorSpec
-from explorer.render.reading import VERSION, Object, loads
+from explorer.render.fields import Object
+from explorer.render.reading import VERSION, loads
 from explorer.report import (
     Element,
     Finding,

@@ -116,9 +116,9 @@ def _report(report: Report, views: Sequence[View], local: Locals, strings: _Stri
         "ran": bool(report.gradients),
         "check": words.check_line(report.check),
         "said": words.check_words(report),
-        "wrongShare": report.check.wrong_share,
-        "seconds": report.seconds,
-        "centre": spread.centre,
+        "wrongShare": _finite(report.check.wrong_share),
+        "seconds": _finite(report.seconds),
+        "centre": _finite(spread.centre),
         "nodes": [
             _node(report, node, strings, scalar) if node.id in told else _brief(report, node, strings)
             for node in graph.nodes
@@ -266,7 +266,7 @@ def _node(report: Report, node: Node, strings: _Strings, signed: bool) -> Object
             else [
                 _record(record, _at(node.outputs, slot), strings) for slot, record in enumerate(ran.received)
             ],
-            "t": None if ran is None else float(f"{ran.seconds:.3g}"),
+            "t": None if ran is None else _finite(float(f"{ran.seconds:.3g}")),
             "i": None if ran is None else ran.index + 1,
             "x": None if forward is None else [_numbers(values) for values in forward],
             "d": _verdict(report.verdict(node.id), strings),
@@ -370,6 +370,11 @@ def _source(source: Source | None, strings: _Strings) -> list[int] | None:
 
 def _numbers(values: Sequence[Number] | None) -> list[Any] | None:
     return None if values is None else [_number(value) for value in values]
+
+
+def _finite(value: float | None) -> float | None:
+    """`value` where it is a usual number; a report that was read back may hold any."""
+    return value if value is not None and isfinite(value) else None
 
 
 def _number(value: Number | None) -> Any:
