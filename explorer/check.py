@@ -200,7 +200,10 @@ class Checker:
                 run=run,
             )
             run.turn += 1
-            self._outcomes[index].found.append((f"local, input {slot}", found))
+            outcome = self._outcomes[index]
+            outcome.found.append((f"local, input {slot}", found))
+            if found.projected:
+                outcome.notes.append(f"input {slot}: {found.projected:,} elements by random projections")
 
     def _sent(
         self, index: int, slot: int, expected: Array | None, outgoing: Sequence[Array | None], site: Site,
@@ -259,7 +262,7 @@ class Checker:
     def _check_junctions(self, index: int, incoming: Sequence[Array | None]) -> None:
         outcome = self._outcomes[index]
         for slot, received in enumerate(incoming):
-            found = self._junctions.received(index, slot, received)
+            found = self._junctions.received(index, slot, received, self._hooked)
             if found is None:
                 continue
             if isinstance(found, str):

@@ -130,6 +130,13 @@ class Array:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape})"
 
+    def projected(self, axis: int, signs: Sequence[int], run: Run) -> Array | None:
+        """Σ_a ± self[.., a, ..] along `axis`, where that costs about as much as one of its elements.
+
+        None where it does not: `explorer.engine.projection` has what this is for.
+        """
+        return None
+
     # ------------------------------------------------------------------ arithmetic
 
     def map(self, operation: Operation, *others: Operand) -> Array:

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, isnan
 from operator import sub
+from random import Random
 from typing import Any
 
 from explorer.engine.array import Array, Values
 from explorer.engine.elementwise import Missing
 from explorer.engine.leaf import same_memory
+from explorer.engine.memory import Box, box_points
+from explorer.engine.projection import project
 from explorer.engine.rounding import Rounding
 from explorer.engine.run import Run
 from explorer.engine.sampling import MOST, SCANNED, Points, notable, plan, spread
@@ -41,8 +44,11 @@ WORK = 12_000
 AFFORDABLE = 120_000
 """Reads that one element on every place of the longest axis may cost: then one bad channel cannot hide."""
 
-WHOLE = 1_000_000
+WHOLE = 4_000_000
 """The limit of reads where everything shall be compared."""
+
+CHUNK = 1 << 15
+"""Where so many elements are compared, it is slab by slab: a point by itself costs ten times as much."""
 
 GRAVITY: dict[Status, int] = {
     "match": 0,
@@ -60,7 +66,8 @@ class Comparison:
     """How one gradient compares: the gravest status met, where, and how near the bound it came.
 
     `ratio` is |torch - engine| over the threshold at the worst element (with the quick pass's smaller
-    threshold where that was enough); `place` its index.
+    threshold where that was enough); `place` its index. `projected` of the elements were compared as sums of
+    whole lines with random signs.
     """
 
     status: Status
@@ -71,6 +78,7 @@ class Comparison:
     torch: Any = None
     engine: Any = None
     reason: str = ""
+    projected: int = 0
 
     def words(self) -> str:
         """The worst place and both values, for a reason."""
@@ -148,7 +156,8 @@ def compare(
     each = max((run.work - before) // len(first), 1)
     limit = WHOLE if whole else WORK
     if total * each <= limit:
-        judge.whole(run)
+        if total <= CHUNK or judge.slabs(total, seed, run) < total:
+            judge.whole(run)
         return judge.verdict(total)
     if not whole and each <= COSTLY:
         first += judge.notable(first, run)
@@ -158,12 +167,14 @@ def compare(
         count = max(min(count, longest), 0 if each > COSTLY else FLOOR)
     if longest * each <= AFFORDABLE:
         count = max(count, longest)
-    if count > len(first):
+    compared = judge.slabs(count, seed, run) if count > CHUNK else 0
+    if not compared and count > len(first):
         seen = set(first)
         more = [point for point in spread(shape, seed + 1, count) if point not in seen]
         judge.points(more, run)
-        return judge.verdict(len(first) + len(more))
-    return judge.verdict(len(first))
+        first += more
+    compared = max(compared, len(first))
+    return judge.projected(compared, seed) if whole else judge.verdict(compared)
 
 
 class _Judge:
@@ -185,6 +196,31 @@ class _Judge:
         seen = self._observed.eval(self._observed.full_box, Run(self._rounding, bounds=False))[0]
         doubtful = self._pass(values, errors, seen)
         self._look_again([_unravel(i, shape) for i in doubtful])
+
+    def slabs(self, count: int, seed: int, run: Run) -> int:
+        """Compare about `count` elements: all that have some indices of one axis. Gives how many these are.
+
+        0 where the smallest slab has more. Memory is that of `CHUNK` elements, or of one slab.
+        """
+        shape, total = self._observed.shape, self._observed.numel
+        axis = next((at for at, size in enumerate(shape) if size > 1 and total // size <= count), None)
+        if axis is None:
+            return 0
+        slab = total // shape[axis]
+        indices = sorted(Random(seed).sample(range(shape[axis]), min(count // slab, shape[axis])))
+        step = max(CHUNK // slab, 1)
+        reading = Run(self._rounding, bounds=False)
+        for start in range(0, len(indices), step):
+            part = indices[start : start + step]
+            box: Box = tuple((*part,) if at == axis else range(size) for at, size in enumerate(shape))
+            if part[-1] - part[0] == len(part) - 1:
+                box = (*box[:axis], range(part[0], part[-1] + 1), *box[axis + 1 :])
+            values, errors = self._expected.eval(box, run)
+            doubtful = self._pass(values, errors, self._observed.eval(box, reading)[0])
+            if doubtful:
+                points = box_points(box)
+                self._look_again([points[i] for i in doubtful])
+        return len(indices) * slab
 
     def points(self, points: Sequence[tuple[int, ...]], run: Run) -> None:
         """Compare these elements."""
@@ -295,6 +331,23 @@ class _Judge:
         if self._worst is None:
             return Comparison("match", self._ratio, elements, total)
         return replace(self._worst, elements=elements, of=total)
+
+    def projected(self, elements: int, seed: int) -> Comparison:
+        """The gravest finding, after random projections have covered what was not compared one by one."""
+        found = self.verdict(elements)
+        if found.status != "match":
+            return found
+        lines = project(self._expected, self._observed, self._rounding, seed)
+        covered = min(max(lines.elements, elements), found.of)
+        if lines.place is None:
+            return replace(
+                found, elements=covered, ratio=max(found.ratio, lines.ratio), projected=lines.elements
+            )
+        reason = (
+            f"along a line through {list(lines.place)}, with random signs: torch {lines.torch:.9g}, "
+            f"engine {lines.engine:.9g}, {lines.ratio:.3g} x the bound"
+        )
+        return Comparison("mismatch", lines.ratio, covered, found.of, lines.place, reason=reason)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -6,7 +6,7 @@ pooling, resizing, indexing and scattering: an element is a weighted sum of a fe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import hypot, sqrt
 from operator import mul
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from explorer.engine.run import Errors, Run
 from explorer.errors import ShapeError
 
 Point: TypeAlias = tuple[int, ...]
+Along: TypeAlias = "Mapping[int, tuple[Array, int, Callable[[Array], Array]]]"
 Boxes: TypeAlias = Callable[[Point], "tuple[Box, Box] | None"]
 Terms: TypeAlias = "Callable[[Point, Run], tuple[Sequence[Point], Sequence[float] | None]]"
 
@@ -84,6 +85,16 @@ class MatMul(Array):
             errors = [factor * abs(value) + r.eta for value in values]
         return values, errors
 
+    def projected(self, axis: int, signs: Sequence[int], run: Run) -> Array | None:
+        place = axis - self.ndim
+        rows, columns = self._rows, self._columns
+        source = rows if place == -2 else columns if place == -1 else None
+        summed = source and projection.signed_sum(source, source.ndim - 2, signs, run)
+        if not summed:
+            return None
+        shape = [1 if at == axis else size for at, size in enumerate(self.shape)]
+        return MatMul(summed, columns, shape) if place == -2 else MatMul(rows, summed, shape)
+
     @staticmethod
     def _lines(
         source: Array, batch: Point, index: range | tuple[int, ...], inner: range, run: Run
@@ -133,12 +144,17 @@ class Pointwise(Array):
 
 
 class Dots(Pointwise):
-    """Element p is the dot of ``a`` over one box with ``b`` over another: ``boxes(p)``, None for zero."""
+    """Element p is the dot of ``a`` over one box with ``b`` over another: ``boxes(p)``, None for zero.
 
-    __slots__ = ("a", "b", "boxes")
+    `along` gives, by axis of the result, the operand and its axis that carry the index, and the same recipe
+    made of that operand summed over it.
+    """
 
-    def __init__(self, shape: Sequence[int], a: Array, b: Array, boxes: Boxes) -> None:
+    __slots__ = ("_along", "a", "b", "boxes")
+
+    def __init__(self, shape: Sequence[int], a: Array, b: Array, boxes: Boxes, along: Along) -> None:
         super().__init__(shape)
+        self._along = along
         a.uses += 1
         b.uses += 1
         self.a = a
@@ -148,6 +164,13 @@ class Dots(Pointwise):
     @property
     def is_complex(self) -> bool:
         return self.a.is_complex or self.b.is_complex
+
+    def projected(self, axis: int, signs: Sequence[int], run: Run) -> Array | None:
+        if axis not in self._along:
+            return None
+        source, carrier, again = self._along[axis]
+        summed = projection.signed_sum(source, carrier, signs, run)
+        return None if summed is None else again(summed)
 
     def _points(self, points: Sequence[Point], run: Run) -> Bounded:
         values: Values = []
@@ -166,12 +189,12 @@ class Dots(Pointwise):
         return values, errors if run.bounds else None
 
 
-def dots(shape: Sequence[int], a: Array, b: Array, boxes: Boxes) -> Array:
+def dots(shape: Sequence[int], a: Array, b: Array, boxes: Boxes, along: Along | None = None) -> Array:
     """The `Dots` recipe, missing where an operand is."""
     for one in (a, b):
         if isinstance(one, Missing):
             return one
-    return Dots(shape, a, b, boxes)
+    return Dots(shape, a, b, boxes, along or {})
 
 
 class Linear(Pointwise):
@@ -241,4 +264,4 @@ def norm(values: Values) -> float:
     return hypot(*map(abs, values))
 
 
-from explorer.engine import reduce  # noqa: E402 - `reduce` needs the classes of `array` first
+from explorer.engine import projection, reduce  # noqa: E402 - they need the classes of `array` first

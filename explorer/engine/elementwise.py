@@ -19,6 +19,7 @@ from explorer.engine.operations import (
     DIV,
     ERF,
     LOG1P,
+    MUL,
     NORMAL_CDF,
     SHARP_EXP,
     SINH,
@@ -93,6 +94,15 @@ class Map(Array):
     @property
     def is_complex(self) -> bool:
         return self._complex
+
+    def projected(self, axis: int, signs: Sequence[int], run: Run) -> Array | None:
+        if self.operation is not MUL or len(self.operands) != 2:
+            return None
+        factors = sorted(self.operands, key=lambda one: type(one) is Full)
+        if type(factors[1]) is not Full or factors[0].shape != self.shape:
+            return None
+        found = factors[0].projected(axis, signs, run)
+        return None if found is None else apply(MUL, found, factors[1])
 
     def _box(self, box: Box, run: Run) -> Bounded:
         count = math.prod(map(len, box))

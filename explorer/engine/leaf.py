@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from explorer.engine.array import Array, Bounded, Box, Coords, Errors, Values
 from explorer.engine.memory import read_window, row_major, table_of, window_axes
@@ -114,18 +114,23 @@ class Leaf(Array):
         return Leaf(self.memory, shape, strides, offset, self.dtype, self.errors, self.address)
 
 
+Layout: TypeAlias = "tuple[int, str, tuple[int, ...], tuple[int, ...]]"
+"""Where an array lies: the address of its first element, dtype, shape, strides (0 along axes of size 1)."""
+
+
+def layout_of(one: Array) -> Layout | None:
+    """Where the numbers of a leaf lie; None for a list of numbers, and for what is computed."""
+    if not isinstance(one, Leaf) or not one.address:
+        return None
+    item = one.memory.itemsize * (2 if one.is_complex else 1)
+    steps = tuple(stride if size > 1 else 0 for size, stride in zip(one.shape, one.strides, strict=True))
+    return one.address + one.offset * item, one.dtype, one.shape, steps
+
+
 def same_memory(one: Array, other: Array) -> bool:
     """Whether two arrays read the very same numbers: the same memory in the same order."""
-    if not isinstance(one, Leaf) or not isinstance(other, Leaf) or not one.address or not other.address:
-        return False
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    item = one.memory.itemsize * (2 if one.is_complex else 1)
-    layout = zip(one.shape, one.strides, other.strides, strict=True)
-    return (
-        one.address + one.offset * item == other.address + other.offset * item
-        and all(mine == theirs for size, mine, theirs in layout if size > 1)
-    )  # fmt: skip
+    layout = layout_of(one)
+    return layout is not None and layout == layout_of(other)
 
 
 def resolve_shape(shape: Sequence[int], numel: int) -> tuple[int, ...]:

@@ -40,6 +40,16 @@ class View(Array):
                 merged.append((outer, start + step * first, step * stride))
         return View(self.source, shape, merged)
 
+    def projected(self, axis: int, signs: Sequence[int], run: Run) -> Array | None:
+        if sorted(self.axes) != [(at, 0, 1) for at in range(self.ndim)] or self.source.ndim != self.ndim:
+            return None  # axes exchanged, nothing else
+        place = [at for at, _, _ in self.axes].index(axis)
+        found = self.source.projected(place, signs, run)
+        if found is None or self.source.shape[place] != self.shape[axis]:
+            return None
+        shape = [1 if at == axis else size for at, size in enumerate(self.shape)]
+        return found.window(shape, self.axes)
+
     def _box(self, box: Box, run: Run) -> Bounded:
         if not self._plain:
             return self._diagonal(box, run)
