@@ -129,7 +129,7 @@ class Exploring:
         with self.stages.guard("reading forward values"):
             self._forward = with_values(self.trace.graph, self.trace.live, value_of)
         with self.stages.guard("the record of gradients"), no_collection():
-            self._recorder = Recorder(self.trace, self.inputs)
+            self._recorder = Recorder(self.trace, self.inputs, pruned=not own)
         if len(self.trace.live) <= work_out:
             self._witness = Witness(self.trace)
         if paths_to:

@@ -97,6 +97,8 @@ def at_once(tensor: torch.Tensor) -> GradientRecord | None:
     if least is None or tensor.is_nested or tensor._is_zerotensor():
         return None
     numel = tensor.numel()
+    if numel == 1:
+        return _from_one(_item(tensor), tuple(tensor.shape), dtype_name(dtype))
     if numel <= SMALL:
         return _from_values(_tolist(tensor.reshape(-1)), tuple(tensor.shape), dtype_name(dtype))
     times = 1
@@ -218,6 +220,13 @@ def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
 
 def _widest(dtype: torch.dtype) -> torch.dtype:
     return torch.complex128 if dtype.is_complex else torch.float64
+
+
+def _from_one(value: float, shape: tuple[int, ...], dtype: str) -> GradientRecord:
+    """The record of a single element."""
+    if value == 0.0 or not math.isfinite(value):
+        return _from_values([value], shape, dtype)
+    return GradientRecord(shape, dtype, abs(value), values=(value,))
 
 
 def _from_values(values: list[Number], shape: tuple[int, ...], dtype: str) -> GradientRecord:

@@ -33,9 +33,10 @@ class Recorder:
         trace: what was walked; node i of its graph is event index i.
         inputs: what ``backward(inputs=...)`` or ``grad`` was asked for. Their nodes do not run, so what
             they received is put together from what their consumers sent, or taken from the result.
+        pruned: whether `inputs` leave nodes out beside their own, so that not all that is sent arrives.
     """
 
-    def __init__(self, trace: Trace, inputs: Sequence[Any] = ()) -> None:
+    def __init__(self, trace: Trace, inputs: Sequence[Any] = (), pruned: bool = True) -> None:
         self._links = trace.links
         self._first = _first_links(trace)
         self._leaf = [row.species.kind == "leaf" for row in trace.sight.rows]
@@ -47,7 +48,7 @@ class Recorder:
         self._sent: dict[Slot, Sent] = {}
         self._requested = _places(trace, inputs)
         self._sums: dict[Slot, torch.Tensor] = {}
-        self._pruned = bool(inputs)
+        self._pruned = pruned and bool(inputs)
 
     def observe(self, event: Event) -> None:
         """Record one event; to be called with gradients off, as `capture` does."""
@@ -122,7 +123,7 @@ class Recorder:
             if tensor is None:
                 continue
             place = (target, target_slot)
-            if self._pruned and place in self._requested:
+            if self._requested and place in self._requested:
                 self._sums[place] = self._sums[place] + tensor if place in self._sums else tensor.clone()
             record = self._known(tensor, grad_outputs, self._received[node])
             if self._alone[index] and not self._pruned:

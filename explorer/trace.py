@@ -27,7 +27,24 @@ if TYPE_CHECKING:
     from hooks.forward import NodeContext
 
 Context: TypeAlias = "Callable[[AutogradNode], NodeContext | None]"
-Following: TypeAlias = "tuple[tuple[AutogradNode | None, int], ...]"
+
+
+@dataclass(slots=True)
+class Found:
+    """Where nodes lead, flat: `arity` places a node, each with a target (-1: none) and a slot of that."""
+
+    arity: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+
+    def links(self) -> list[Link]:
+        """All edges, by their source and its slots."""
+        places = ((source, slot) for source, count in enumerate(self.arity) for slot in range(count))
+        return [
+            (source, slot, target, target_slot)
+            for (source, slot), target, target_slot in zip(places, self.targets, self.slots, strict=True)
+            if target >= 0
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +101,19 @@ def trace(
     if not starts:
         raise NothingDifferentiableError("no tensor to explore was given")
     live: list[AutogradNode] = []
-    following: list[Following] = []
+    found = Found()
     notes = Notes.at_once(context) if context is not None and not isinstance(context, Notes) else context
     with no_collection():
         try:
-            ids = _traverse(starts, live, following)
+            ids = _traverse(starts, live, found)
         finally:
             # Whatever was touched has to be released with care, even if the walk was interrupted.
             keep(live, [root for root in roots if isinstance(root, torch.Tensor)])
         sight = look(live, ids, names or Names(), notes, saved, values and len(live) <= LIMIT)
-        links = _links(ids, following)
+        links = found.links()
         places = tuple((ids[node], slot) for node, slot in starts)
-        arity = tuple(map(len, following))
         describe = Describer(sight, links, places, notes)
-        graph = Graph.later(describe, places, arity, describe.problems)
+        graph = Graph.later(describe, places, tuple(found.arity), describe.problems)
         return Trace(graph, tuple(live), links, sight)
 
 
@@ -115,29 +131,27 @@ def _start(root: Any, place: int) -> tuple[AutogradNode, int]:
 
 
 def _traverse(
-    starts: Sequence[tuple[AutogradNode, int]], live: list[AutogradNode], following: list[Following]
+    starts: Sequence[tuple[AutogradNode, int]], live: list[AutogradNode], found: Found
 ) -> dict[AutogradNode, int]:
-    """Fill `live` breadth first, and `following` with each one's ``next_functions``; return every id."""
+    """Fill `live` breadth first, and `found` with where each one leads; return the id of every node."""
     ids: dict[AutogradNode, int] = {}
     for node, _ in starts:
         if node not in ids:
             ids[node] = len(live)
             live.append(node)
+    number, count = ids.setdefault, len(live)
+    add, arity, target, slot = live.append, found.arity.append, found.targets.append, found.slots.append
     for node in live:  # grows while it is read
-        targets = node.next_functions
-        following.append(targets)
-        for target, _ in targets:
-            if target is not None and target not in ids:
-                ids[target] = len(live)
-                live.append(target)
+        following = node.next_functions
+        arity(len(following))
+        for below, below_slot in following:
+            if below is None:
+                target(-1)
+            else:
+                place = number(below, count)
+                if place == count:
+                    add(below)
+                    count += 1
+                target(place)
+            slot(below_slot)
     return ids
-
-
-def _links(ids: dict[AutogradNode, int], following: Sequence[Following]) -> list[Link]:
-    """All edges, by their source and its slots."""
-    return [
-        (source, slot, ids[target], target_slot)
-        for source, targets in enumerate(following)
-        for slot, (target, target_slot) in enumerate(targets)
-        if target is not None
-    ]

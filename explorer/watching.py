@@ -36,6 +36,7 @@ from explorer.trace import trace
 from explorer.witness import FEW_NODES
 from hooks.applied import observe_functions
 from hooks.backward import BackwardCall, user_frame, watch_backward
+from hooks.collection import no_collection
 from hooks.creation import Record
 from hooks.faults import Faults
 from hooks.forward import NodeContext, Observation, observe_forward
@@ -186,7 +187,8 @@ class Watch:
             with filling.guard("reading forward values"):
                 forward = dict(report.forward)
             report = replace(report, forward=forward)
-            findings, problems = diagnose.diagnose(report, evidence)
+            with no_collection():
+                findings, problems = diagnose.diagnose(report, evidence)
             reports.append(
                 replace(
                     report,
@@ -236,7 +238,7 @@ class Watch:
         exploring = self._exploring(roots, names, own=True, seeds=gradients)
         returned = None
         try:
-            with exploring, _own_backward():
+            with exploring, _own_backward(), no_collection():
                 if exploring.inputs:
                     returned = torch.autograd.grad(
                         roots,

@@ -22,7 +22,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from hooks.collection import no_collection
-from hooks.handles import Handles
+from hooks.handles import Handles, Removable, remove_all
 
 AutogradNode: TypeAlias = Any
 """A live ``grad_fn``: generated C++ classes, CppFunction and Python Functions share no base class."""
@@ -88,13 +88,15 @@ class Capture:
         self._nodes = ()
 
     def _attach(self) -> None:
-        add = self._handles.add
+        handles: list[Removable] = []
+        self._handles.callback(partial(remove_all, handles))
+        add, leaf, start, finish = handles.append, self._leaf, self._start, self._finish
         for index, node in enumerate(self._nodes):
             if is_leaf(node):
-                add(node.register_prehook(partial(self._leaf, index)))
+                add(node.register_prehook(partial(leaf, index)))
             else:
-                add(node.register_prehook(partial(self._start, index)))
-                add(node.register_hook(partial(self._finish, index)))
+                add(node.register_prehook(partial(start, index)))
+                add(node.register_hook(partial(finish, index)))
 
     def _stop(self, problem: Exception) -> None:
         self._observe = None

@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
+from explorer.render.collection import uncollected
 from explorer.render.drawing import Drawing, everything, forward_order, is_scalar
 from explorer.render.focus import focused
 from explorer.render.loops import alike, by_line, parts
@@ -42,6 +43,7 @@ class Cut(NamedTuple):
     depth: int | None = None
 
 
+@uncollected
 def draw(
     report: Report,
     *,

@@ -14,6 +14,7 @@ from typing import Any
 from explorer.costs import ModuleCost, costs
 from explorer.derivatives import Local, local_derivatives
 from explorer.graph import Edge, Node, Saved, Source, TensorSpec
+from explorer.render.collection import uncollected
 from explorer.render.fields import Object
 from explorer.render.reading import VERSION, loads
 from explorer.report import (
@@ -34,6 +35,7 @@ LARGE = 20_000
 __all__ = ["VERSION", "dumps", "loads"]
 
 
+@uncollected
 def dumps(found: Session | Report) -> str:
     """A session, or one report, as JSON text that ends with a newline."""
     session = (

@@ -19,6 +19,7 @@ from rich.text import Text
 from explorer.graph import Source
 from explorer.render import fold, theme, words
 from explorer.render.clusters import Cluster, preorder, told, tree
+from explorer.render.collection import uncollected
 from explorer.render.drawing import Drawing, Shape, everything, forward_order, is_scalar
 from explorer.render.expression import expressions
 from explorer.render.marks import Mark, Scale, findings_by_node, mark, mark_of_nodes, received, scale
@@ -34,6 +35,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _NARROWEST = 40
 
 
+@uncollected
 def text(found: Report | Session, *, width: int = 80, color: bool = False, full: bool = False) -> str:
     """The report, or every report of a session, as text that ends with a newline.
 

@@ -13,7 +13,7 @@ EXPECTED = {
     "floor: the same again", "a hook per node", "context", "detect_anomaly", "watch, statistics",
     "watch, sampled check", "backward, check=sample", "fold + layout", "JSON", "text",
     "peak memory, watch, statistics", "explore --help", "explore examples/xyz.py", "traverse",
-    "the whole walk", "walk", "torchviz", "torchview", "torchlens", "floor: a bare hook per node",
+    "trace", "the whole walk", "walk", "torchviz", "torchview", "torchlens", "floor: a bare hook per node",
     "floor: bare norms", "watch, statistics (beside peers)", "watch, full check", "gradcheck",
     "watch, light record",
 }  # fmt: skip

@@ -6,7 +6,6 @@ Run ``python -m tests.benchmarks.watching``; medians of interleaved runs after a
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from explorer.record import Recorder
-from explorer.trace import _traverse, trace
+from explorer.trace import Found, _traverse, trace
 from hooks.collection import no_collection
 from hooks.nodes import capture
 from hooks.release import sweep
@@ -84,19 +83,31 @@ def walking(depth: int = 20_000, repeats: int = 9) -> dict[str, float]:
     rows = []
     for _ in range(repeats):
         # Fresh graphs each time: the first look at a node costs most, for it makes the wrapper.
-        bare = timed(partial(bare_loop, chain(depth).grad_fn))
-        ours = timed(partial(traversal, chain(depth).grad_fn))
-        full = timed(partial(trace, [chain(depth)]))
+        rows.append(
+            (
+                _walked(bare_loop, chain(depth).grad_fn),
+                _walked(traversal, chain(depth).grad_fn),
+                _walked(lambda loss: trace([loss]), chain(depth)),
+                _walked(lambda loss: trace([loss]).graph.nodes, chain(depth)),
+            )
+        )
         sweep()
-        rows.append((bare, ours, full))
-    bare, ours, full = (median(column) / depth * 1e6 for column in zip(*rows, strict=True))
-    return {"bare us": bare, "traverse us": ours, "traverse ratio": ours / bare, "full us": full}
+    bare, ours, seen, full = (median(column) / depth * 1e6 for column in zip(*rows, strict=True))
+    return {"bare us": bare, "traverse us": ours, "trace us": seen, "full us": full}
 
 
-def traversal(root: Any) -> None:
+def _walked(walk: Callable[[Any], Any], root: Any) -> float:
+    """Seconds of one walk; what it found stays meanwhile, so that its release is not in them."""
+    kept: list[Any] = []
+    return timed(lambda: kept.append(walk(root)))
+
+
+def traversal(root: Any) -> Any:
     """The first step of `trace`, as it runs there."""
+    live: list[Any] = []
+    found = Found()
     with no_collection():
-        _traverse([(root, 0)], [], [])
+        return _traverse([(root, 0)], live, found), live, found
 
 
 def chain(depth: int) -> Tensor:
@@ -107,7 +118,7 @@ def chain(depth: int) -> Tensor:
     return y
 
 
-def bare_loop(root: Any) -> int:
+def bare_loop(root: Any) -> set[Any]:
     """The least a walk can do."""
     seen, stack = {root}, [root]
     while stack:
@@ -115,7 +126,7 @@ def bare_loop(root: Any) -> int:
             if node is not None and node not in seen:
                 seen.add(node)
                 stack.append(node)
-    return len(seen)
+    return seen
 
 
 if __name__ == "__main__":
