@@ -289,6 +289,24 @@ def test_the_backward_is_told_step_by_step(explore: Explore) -> None:
     assert "∂r/∂a = 96" in err
 
 
+def test_numeric_gradients_and_what_paths_through_tensors_bring(explore: Explore) -> None:
+    script = (
+        "import torch\n"
+        "x = torch.tensor([1.0, 2.0], requires_grad=True)\n"
+        "y = (x * x + torch.exp(x)).sum()\n"
+        "y.backward()\n"
+    )
+    code, _, err = explore(script, "-q", "--numeric", "--paths", "x")
+    assert code == 0
+    assert "3 paths from y to x" in err
+    assert "all 3 together: norm" in err
+    assert "2 of 2 agree" in err
+    assert err.count("  agree") == 2
+    table = [line.split()[2:5] for line in err.splitlines() if line.startswith("x[")]
+    for place, row in enumerate(table, 1):  # d(x² + eˣ)/dx
+        assert list(map(float, row)) == pytest.approx([2 * place + 2.718281828**place] * 3, rel=1e-5)
+
+
 def test_only_the_surroundings_of_a_name_are_drawn(explore: Explore, tmp_path: Path) -> None:
     assert explore(HAND, "-q", "--focus", "a", "-o", "a.dot")[0] == 0
     assert explore(HAND, "-q", "-o", "all.dot")[0] == 0

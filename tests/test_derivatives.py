@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+import explorer
 from explorer.comparison import central_differences
-from explorer.derivatives import local_derivatives
+from explorer.derivatives import local_derivatives, multiplied
 from explorer.graph import TensorSpec
 from explorer.mathematics import local_text
 from explorer.operations import OPERATIONS, Operation
+from explorer.render import dot, json
 from explorer.report import GradientRecord, NodeGradients
 from explorer.values import fill
 from tests.small_reports import hand_made, report_of, scalar
@@ -226,3 +228,26 @@ def test_a_tensor_has_no_single_local_derivative() -> None:
     )
     local = local_derivatives(report)[0, 0]
     assert (local.value, local.basis) == (None, "tensor")
+
+
+def test_the_tooltips_of_a_long_scalar_graph_have_the_products_too() -> None:
+    x = torch.tensor(0.4, requires_grad=True)
+    y = x
+    for _ in range(40):
+        y = torch.sin(y) * 1.1
+    report, saved = report_of(y, x=x)
+    report = replace(report, forward=fill(report.graph, report.forward, saved).values)
+    assert len(report.graph.nodes) > 60
+    drawn = dot.source(report, full=True)
+    assert "upstream" not in drawn  # no circuit
+    for index in range(len(report.graph.edges)):
+        said = multiplied(report, local_derivatives(report)[index, 0])
+        assert said.partition(",")[0] in drawn
+
+
+def test_the_tooltip_of_a_wire_between_tensors_works_one_element_out() -> None:
+    x = torch.randn(3, 4, requires_grad=True)
+    report = explorer.explore((x @ torch.randn(4, 2)).sum())
+    (element,) = report.elements.values()
+    assert element.text.split(" + ")[0] in dot.source(report)
+    assert json.loads(json.dumps(report)).reports[0].elements == report.elements

@@ -6,9 +6,10 @@ from math import isfinite, sqrt
 
 import graphviz
 
+from explorer.derivatives import local_derivatives, multiplied, wire_names
 from explorer.render import theme, words
 from explorer.render.clusters import told
-from explorer.render.drawing import Drawing, Shape, Wire, is_leaf
+from explorer.render.drawing import Drawing, Shape, Wire, is_leaf, is_scalar
 from explorer.render.marks import (
     Mark,
     Scale,
@@ -29,6 +30,10 @@ SUMMED = 4
 """Contributions to one gradient that are listed."""
 
 
+MULTIPLIED = 20_000
+"""Of a graph of more nodes no local derivatives are sought."""
+
+
 class Pen:
     """Writes the shapes and wires of one drawing; holds what they have in common."""
 
@@ -42,6 +47,7 @@ class Pen:
         self.keys = [shape.key for shape in drawing.shapes]
         self.marks = {place: mark(report, shape, self.findings) for place, shape in enumerate(drawing.shapes)}
         self.sums = self._sums()
+        self.products = _products(report) if is_scalar(report.graph) else {}
 
     def occurring(self) -> tuple[str, ...]:
         """The keys of `theme.KEY` for the marks in this drawing."""
@@ -173,6 +179,7 @@ class Pen:
             node.source.code if node.source is not None else "",
             f"check: {state.worst.status} {state.worst.reason}" if state.worst is not None else "",
             node.note,
+            *(self.products[index] for index in self._outgoing(shape) if index in self.products),
             *(f"hook: {hook}" for hook in node.hooks),
             *(f"{finding.severity}: {finding.message}" for finding in state.findings),
         ]
@@ -200,7 +207,14 @@ class Pen:
         said = f"gradient RMS {words.scientific(strongest)}"
         if strongest == 0:
             return {"style": "dotted", "tooltip": f"gradient {theme.ZERO}"}
+        if len(wire.edges) == 1:
+            element = self.report.elements.get(wire.edges[0])
+            said = plain(said, self.products.get(wire.edges[0], ""), str(element) if element else "")
         return {"penwidth": f"{self.spread.width(strongest):.1f}", "tooltip": said}
+
+    def _outgoing(self, shape: Shape) -> tuple[int, ...]:
+        """The edges that leave a shape of one node."""
+        return self.report.graph.outgoing[shape.members[0]] if len(shape.members) == 1 else ()
 
     def _record(self, index: int) -> float | None:
         """RMS of what edge `index` carried; the total of its end where that says the same."""
@@ -211,6 +225,23 @@ class Pen:
         target = self.report.graph.edges[index].target
         alone = len(self.report.graph.incoming[target]) == 1
         return node_rms(self.report, target) if alone or not edges else None
+
+
+def _products(report: Report) -> dict[int, str]:
+    """ "to q: upstream × local = downstream" by edge, for graphs of single numbers of bearable size."""
+    if len(report.graph.nodes) > MULTIPLIED:
+        return {}
+    names, edges = wire_names(report), report.graph.edges
+    said = {
+        index: multiplied(report, local)
+        for (index, slot), local in local_derivatives(report).items()
+        if slot == 0
+    }
+    return {
+        index: words.clean(f"to {names[edges[index].target]}: {product}", 200)
+        for index, product in said.items()
+        if product
+    }
 
 
 def _on(fill: str, ink: str) -> str:
