@@ -37,7 +37,8 @@ class LayerGradient:
     """What the parameters of one layer received in one backward call, before it was accumulated.
 
     `norm` is the 2-norm, `largest` the largest magnitude (nan if there is one), `zeros` and `nonfinite`
-    count elements, of `elements`.
+    count elements, of `elements`. Of a tensor of more than 65,536 elements in memory, the zeros are those
+    that an even sample of it makes likely.
     """
 
     norm: float

@@ -133,6 +133,21 @@ def test_one_tensor(tensor: torch.Tensor) -> None:
     assert found.largest == pytest.approx(largest, nan_ok=True)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("columns", [False, True])
+def test_zeros_of_a_large_tensor_are_estimated(share: float, columns: bool) -> None:
+    """Dead units (whole rows) and dead inputs (whole columns) alike; all and none exactly."""
+    tensor = torch.ones(512, 512)
+    dead = int(512 * share)
+    (tensor.t() if columns else tensor)[:dead] = 0
+    sums = Sums()
+    sums.add("a", tensor)
+    sums.add("b", tensor.t())
+    found = sums.finish()
+    assert found["a"].zeros == pytest.approx(512 * dead, rel=0.03)
+    assert found["b"].zeros == 512 * dead
+
+
 def test_sparse_and_complex_tensors() -> None:
     numbers = torch.tensor([1.0, 4.0, 2.0])
     sparse = torch.sparse_coo_tensor(torch.tensor([[0, 1, 0]]), numbers, (5,), check_invariants=True)
