@@ -34,6 +34,7 @@ from hooks.nodes import capture
 from tests.benchmarks import peers
 from tests.benchmarks.models import large, on_device
 from tests.benchmarks.peers import missing
+from tests.benchmarks.stages import further, stages
 from tests.benchmarks.watching import steps, timed, walking
 
 Forward = Callable[[], Tensor]
@@ -174,6 +175,7 @@ def step_costs(model: str, forward: Forward, rounds: int) -> Iterator[Row]:
         "watch, sampled check": partial(inside, partial(explorer.watch, check="sample")),
     }
     yield from compared(model, "step", plain, others, rounds)
+    yield from compared(model, "step", plain, stages(forward), min(rounds, 3))
 
 
 def quiet_anomaly() -> Any:
@@ -259,8 +261,8 @@ def rows(short: bool) -> Iterator[Row]:
     """All rows, as they are measured."""
     rounds = 2 if short else 9
     torch.manual_seed(0)
-    models = {} if short else steps()
-    for name, forward in (large(True) if short else models).items():
+    models = large(True) if short else steps()
+    for name, forward in {**models, **further(short)}.items():
         yield from step_costs(name, forward, rounds)
     for name, forward in large(short).items():
         yield from backward_costs(name, forward, ("sample",) if short else ("off", "sample"), min(rounds, 3))

@@ -15,7 +15,8 @@ EXPECTED = {
     "peak memory, watch, statistics", "explore --help", "explore examples/xyz.py", "traverse",
     "trace", "the whole walk", "walk", "torchviz", "torchview", "torchlens", "floor: a bare hook per node",
     "floor: bare norms", "watch, statistics (beside peers)", "watch, full check", "gradcheck",
-    "watch, light record",
+    "watch, light record", "walk alone", "backward, captured, statistics", "backward, captured, values",
+    "findings alone", "explore() with sampled check",
 }  # fmt: skip
 
 
@@ -24,7 +25,7 @@ def test_every_line_is_measured() -> None:
     assert {row.what for row in found} == EXPECTED
     assert {row.model for row in found} == {
         "tiny ResNet", "tiny GPT", "command", "chain", "tiny MLP", "chain of 500", "tiny MLP, float64",
-        "tiny ResNet, CUDA", "tiny GPT, CUDA",
+        "tiny ResNet, CUDA", "tiny GPT, CUDA", "tiny transformer", "LSTM, 4 steps", "chain of 100 ops",
     }  # fmt: skip
     for row in found:
         if row.skipped:
