@@ -116,6 +116,20 @@ class Starved:
 
 
 @dataclass(frozen=True, slots=True)
+class Unlisted:
+    """A module of class `kind` that ran inside an `owner` which does not list it, as `path` in the report.
+
+    So many `parameters` of its own were reached by a backward, and no optimizer holds any of them, although
+    one holds parameters of the owner.
+    """
+
+    path: str
+    kind: str
+    owner: str
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
 class Growth:
     """The loss at `where` grew (`counts` of nodes), or `variable` keeps the graphs of `kept` calls."""
 
@@ -182,5 +196,6 @@ class Evidence:
     looked: Looked = Looked()
     reused: Reused | None = None
     starved: tuple[Starved, ...] = ()
+    unlisted: tuple[Unlisted, ...] = ()
     growth: Growth | None = None
     reads: tuple[tuple[Source, str], ...] = ()

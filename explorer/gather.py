@@ -29,6 +29,7 @@ from explorer.evidence import (
     Ran,
     Reused,
     Starved,
+    Unlisted,
 )
 from explorer.graph import Graph, Node, Source
 from explorer.names import Names
@@ -62,6 +63,11 @@ class Known:
         """Every parameter known of that still lives."""
         return [tensor for ref, _, _ in self.names.values() if (tensor := ref()) is not None]
 
+    def is_optimized(self, tensor: torch.Tensor) -> bool:
+        """Whether an optimizer is known to hold it."""
+        held = self.optimized.get(id(tensor))
+        return held is not None and held() is tensor
+
     def name_of(self, tensor: torch.Tensor) -> str:
         """Its best name, "a parameter" without one."""
         known = self.names.get(id(tensor))
@@ -88,6 +94,7 @@ class Gatherer:
         self._context: Observation | None = None
         self._calls = 0
         self._unreached: dict[int, tuple[weakref.ref[torch.Tensor], ParameterFact]] = {}
+        self._unlisted: dict[int, Unlisted] = {}
 
     def __enter__(self) -> Gatherer:
         self._collector.__enter__()
@@ -139,7 +146,13 @@ class Gatherer:
         self._remember(Names(), context)
         evidence = of_run(self._collector, self._known, context.runs_of if context else None)
         gone = tuple(fact for ref, fact in self._unreached.values() if ref() is None)
-        return replace(evidence, complete=complete and self._closed, parameters=(*evidence.parameters, *gone))
+        self._note_unlisted(context)
+        return replace(
+            evidence,
+            complete=complete and self._closed,
+            parameters=(*evidence.parameters, *gone),
+            unlisted=tuple(self._unlisted.values()),
+        )
 
     def _note_unreached(self) -> None:
         """Note what no backward has reached yet: a model local to a function is gone when the run is over."""
@@ -152,6 +165,7 @@ class Gatherer:
             return
         context = self._context
         self._remember(Names(), context)
+        self._note_unlisted(context)
         if any(one.requires_grad and not self._collector.reached(one) for one in self._known.parameters()):
             for fact in _facts(self._collector, self._known, context.runs_of if context else None):
                 if not fact.reached:
@@ -162,6 +176,21 @@ class Gatherer:
         _remember_steps(self._collector, self._known)
         if context is not None:
             remember_modules(self._known, context.root_modules())
+
+    def _note_unlisted(self, context: Observation | None) -> None:
+        """Note modules nobody lists, whose parameters a backward reaches and no optimizer holds."""
+        known, reached = self._known, self._collector.reached
+        for path, module, owner in context.unlisted_modules() if context is not None else ():
+            own = [one for one in module.parameters(recurse=False) if one.requires_grad and reached(one)]
+            self._unlisted.pop(id(module), None)
+            if (
+                not own
+                or any(map(known.is_optimized, own))
+                or not any(map(known.is_optimized, owner.parameters()))
+            ):
+                continue
+            kind, above = type(module).__name__, type(owner).__name__
+            self._unlisted[id(module)] = Unlisted(path, kind, above, len(own))
 
     def _look(self, trace: Trace, names: Names, roots: Sequence[Any], context: Observation | None) -> Looked:
         live = trace.live
@@ -372,13 +401,12 @@ def _facts(
         parameter = ref()
         if parameter is None or not parameter.requires_grad:
             continue
-        held = known.optimized.get(id(parameter))
         reached = collector.reached(parameter)
         yield ParameterFact(
             name=name,
             shape=tuple(parameter.shape),
             reached=reached,
-            optimized=held is not None and held() is parameter,
+            optimized=known.is_optimized(parameter),
             module=path,
             ran=ran.get(id(parameter), "unknown"),
             siblings_ran=siblings.get(id(parameter), False),

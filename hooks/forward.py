@@ -110,6 +110,10 @@ class Observation:
         found = [ref() for ref, _ in list(self._shared.modules.roots)]
         return [module for module in found if module is not None]
 
+    def unlisted_modules(self) -> list[tuple[str, nn.Module, nn.Module]]:
+        """(path, module, root) of living modules that ran inside a root that does not list them."""
+        return self._shared.modules.unlisted()
+
     def record_of(self, node: Any) -> Record | None:
         """What was noted when the live node `node` was made; `told` puts it in words at any time after."""
         return self._shared.record_of(node)

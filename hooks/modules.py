@@ -142,6 +142,16 @@ class ModuleCalls:
             return ModuleRuns()
         return ModuleRuns(known.grad, known.no_grad)
 
+    def unlisted(self) -> list[tuple[str, nn.Module, nn.Module]]:
+        """(path, module, root) of living modules that ran inside a root which does not list them."""
+        found: list[tuple[str, nn.Module, nn.Module]] = []
+        for known in list(self._known.values()):
+            for root, path in list(known.paths.items()):
+                module, owner = known.ref(), self.roots[root][0]()
+                if "<" in path and module is not None and owner is not None:
+                    found.append((path, module, owner))
+        return found
+
     def _retire(self) -> None:
         self._gone = True
 

@@ -161,5 +161,47 @@ def test_stale_gradients_of_a_model_that_is_gone_keep_their_name() -> None:
     assert finding.message.startswith("`weight.grad` still holds")
 
 
+class Listed(nn.Module):
+    """Two layers kept as `keep` says, and a head."""
+
+    def __init__(self, keep: Callable[[list[nn.Module]], object]) -> None:
+        super().__init__()
+        self.layers, self.head = keep([nn.Linear(3, 3) for _ in range(2)]), nn.Linear(3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layers: list[nn.Module] = list(self.layers)  # type: ignore[call-overload]  # a list of either kind
+        for layer in layers:
+            x = torch.tanh(layer(x))
+        out: torch.Tensor = self.head(x)
+        return out
+
+
+def test_layers_in_a_plain_list_are_never_trained() -> None:
+    (finding,) = said(lambda: train(Listed(list), lambda optimizer: None))
+    assert (finding.code, finding.severity) == ("unlisted-module", "warning")
+    assert finding.message.startswith(
+        "2 `Linear` modules inside `Listed`, with 4 parameters that get gradients"
+    )
+    assert finding.where is not None
+    assert finding.where.code == "x = torch.tanh(layer(x))"
+    assert said(lambda: train(Listed(nn.ModuleList), lambda optimizer: None)) == []
+
+
+def test_unlisted_layers_that_an_optimizer_holds_or_that_are_frozen_are_innocent() -> None:
+    def loop(frozen: bool) -> None:
+        model = Listed(list)
+        hidden = [p for layer in list(model.layers) for p in layer.parameters()]  # type: ignore[arg-type, attr-defined]  # plain
+        for parameter in hidden:
+            parameter.requires_grad_(not frozen)
+        optimizer = torch.optim.SGD([*model.parameters(), *([] if frozen else hidden)], lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.randn(8, 3)).pow(2).mean().backward()
+            optimizer.step()
+
+    assert said(lambda: loop(False)) == []
+    assert said(lambda: loop(True)) == []
+
+
 def test_one_step_is_not_judged() -> None:
     assert said(lambda: train(nn.Linear(3, 1), lambda optimizer: optimizer.zero_grad(), steps=1)) == []
