@@ -87,7 +87,7 @@ class Telling:
             factors = " × ".join(_short(value) for value in path.local if value is not None) or "1"
             if len(path.local) > SHOWN:
                 factors = f"product of {len(path.local)} local derivatives"
-            return [f"     {factors} = {_short(path.contribution)}"]
+            return [f"     {factors} = {path.contribution:.6g}"]
         if path.norm is not None and path.share is not None:
             return [f"     brings a gradient of norm {path.norm:.6g}: {_percent(path.share)} of the whole"]
         return []
@@ -96,7 +96,7 @@ class Telling:
         """The sum of all; of paths through tensors that were not measured, the groups."""
         if self.total is not None:
             what = f"sum of all {self.count:,}" if self.count > 1 else "gradient"
-            return [f"{what}: {_short(self.total)}"]
+            return [f"{what}: {self.total:.6g}"]
         if self.measured and self.shares is not None and self.shares.norm is not None:
             received = [record for record in self.received() if record is not None]
             lines = []

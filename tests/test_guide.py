@@ -1,0 +1,67 @@
+"""README's user guide, followed to the letter: its script, its commands, and what they answer."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+GUIDE = README.read_text("utf-8").partition("## A first backward")[2].partition("\n## ")[0]
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", GUIDE, re.DOTALL)
+"""(language, content) of every block of the guide."""
+
+
+def commands() -> list[tuple[str, str]]:
+    """Each command, and the answer that stands under it ("" for none)."""
+    pairs = zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True)
+    return [
+        (content.strip(), after if kind == "" else "")
+        for (language, content), (kind, after) in pairs
+        if language == "sh"
+    ]
+
+
+def follows(answer: str, said: str) -> bool:
+    """Whether the lines of `answer` stand in `said` in this order; "..." may stand for any."""
+    lines = iter(" ".join(line.split()) for line in said.splitlines())
+    wanted = [" ".join(line.split()) for line in answer.splitlines() if line.strip() not in {"", "..."}]
+    return all(any(line == one for line in lines) for one in wanted)
+
+
+def test_the_guide_has_a_script_and_five_commands() -> None:
+    assert [language for language, _ in BLOCKS].count("python") == 1
+    assert len(commands()) == 5
+    assert sum(answer != "" for _, answer in commands()) == 4
+    assert follows("a\n...\nc", "a\nb\nc")
+    assert not follows("c\na", "a\nb\nc")
+
+
+@pytest.mark.parametrize("command", commands(), ids=lambda pair: pair[0])
+def test_what_a_command_of_the_guide_answers(command: tuple[str, str], tmp_path: Path) -> None:
+    typed, answer = command
+    program = next(content for language, content in BLOCKS if language == "python")
+    (tmp_path / "first.py").write_text(program)
+    name, *arguments = shlex.split(typed)
+    assert name == "explore"
+    run = subprocess.run(
+        [str(Path(sys.executable).with_name(name)), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert run.stdout == ""
+    assert follows(answer, run.stderr), run.stderr
+    for place, one in enumerate(arguments):
+        if one == "-o":
+            assert (tmp_path / arguments[place + 1]).stat().st_size > 1000
+
+
+def test_the_notebooks_are_as_many_as_the_guide_says() -> None:
+    assert "eleven small notebooks" in " ".join(GUIDE.split())
+    assert len(list((README.parent / "examples" / "gallery").glob("[0-9]*.ipynb"))) == 11
