@@ -36,6 +36,7 @@ from explorer.trace import trace
 from explorer.witness import FEW_NODES
 from hooks.applied import observe_functions
 from hooks.backward import BackwardCall, user_frame, watch_backward
+from hooks.checkpointed import observe_checkpoints
 from hooks.collection import no_collection
 from hooks.creation import Record
 from hooks.faults import Faults
@@ -125,6 +126,8 @@ class Watch:
                 self.context = self._handles.enter(observe_forward(self._modules))
             with self._stages.guard("observing Functions"):
                 self._handles.enter(observe_functions())
+            with self._stages.guard("observing checkpoints"):
+                self._handles.enter(observe_checkpoints())
             self._handles.enter(observe_hooks())
         except BaseException:
             self._handles.close()

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from hooks.checkpointed import forget, looking
 from hooks.collection import no_collection
 from hooks.handles import Handles, Removable, remove_all
 
@@ -90,6 +91,7 @@ class Capture:
     def _attach(self) -> None:
         handles: list[Removable] = []
         self._handles.callback(partial(remove_all, handles))
+        self._handles.enter(looking())
         add, leaf, start, finish = handles.append, self._leaf, self._start, self._finish
         for index, node in enumerate(self._nodes):
             if is_leaf(node):
@@ -114,6 +116,7 @@ class Capture:
             seconds = perf_counter() - self._started[index]
             event = Event(index, self._nodes[index], grad_outputs, grad_inputs, seconds, next(self._order))
             self._emit(event)
+        forget()
 
     def _emit(self, event: Event) -> None:
         observe = self._observe

@@ -4,6 +4,7 @@ Three things make a saved value unreadable, and each becomes a `problem`, never 
 freed by a backward, it was modified in place since (torch's version check), or it is packed by
 ``saved_tensors_hooks``. The last is never unpacked here: unpacking runs code of the user, and under
 non-reentrant checkpoint it runs the forward again (inside a hook it even makes the real backward fail).
+What torch itself unpacked for a checkpointed node is read from `hooks.checkpointed`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from hooks.checkpointed import given
 from hooks.nodes import AutogradNode
 
 UNSIGNED = 2**64
@@ -85,6 +87,10 @@ def held(node: AutogradNode) -> list[Held]:
             if raw is None or type(raw) is str:
                 found.append((name, None, raw or ""))
                 continue
+            if type(raw) is _Unpacked:
+                many = type(getattr(node, raw_name)) is tuple
+                found.extend((f"{name}[{k}]" if many else name, one, "") for k, one in enumerate(raw.values))
+                continue
         # A saved *output* can be unpacked only through its node: read `_saved_x`, not `_raw_saved_x`.
         try:
             value = getattr(node, plain)
@@ -105,6 +111,8 @@ def _read_function(node: AutogradNode) -> dict[str, SavedValue]:
     raw = _raw(node, "_raw_saved_tensors")
     if raw is None or type(raw) is str:
         return {"saved_tensors": SavedValue(problem=raw)} if raw else {}
+    if type(raw) is _Unpacked:
+        return {str(index): SavedValue(item) for index, item in enumerate(raw.values)}
     try:
         value = node.saved_tensors
     except (RuntimeError, ValueError, TypeError) as problem:
@@ -113,16 +121,28 @@ def _read_function(node: AutogradNode) -> dict[str, SavedValue]:
 
 
 def _raw(node: AutogradNode, raw_name: str) -> Any:
-    """The raw saved tensor(s), None where none was needed, or the reason why they must not be read."""
+    """The raw saved tensor(s), None where none was needed, or the reason why they must not be read.
+
+    Where torch has just unpacked them for a checkpointed node: what it was given, as `_Unpacked`.
+    """
     try:
         raw = getattr(node, raw_name)
     except RuntimeError as problem:
         return _first_line(problem)
-    for item in raw if type(raw) is tuple else (raw,):
+    items = raw if type(raw) is tuple else (raw,)
+    for item in items:
         hook = getattr(item, "unpack_hook", None)
         if hook is not None:
-            return _packed_by(hook)
+            seen = [given(one) for one in items]
+            return _Unpacked([one[0] for one in seen]) if all(seen) else _packed_by(hook)
     return raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Unpacked:
+    """What torch unpacked for the formula of a node that is still in its hooks."""
+
+    values: list[Any]
 
 
 def _packed_by(hook: Any) -> str:
