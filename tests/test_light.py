@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from dataclasses import replace
 from io import StringIO
@@ -199,6 +200,20 @@ def test_a_fault_of_ours_stays_ours(part: str, monkeypatch: pytest.MonkeyPatch) 
     assert w.grad.tolist() == [9.0, 9.0]
     assert [report.call for report in watch.reports] == [1, 3]
     assert any("ArithmeticError: planted" in problem for problem in watch.problems)
+
+
+def test_a_long_run_grows_nothing(tmp_path: Path) -> None:
+    """Neither objects nor hooks, from the hundredth call to the four hundredth."""
+    model, counts = network(), []
+    with explorer.watch(check="off", every=10_000, log=tmp_path / "a.jsonl") as watch:
+        for _ in range(8):
+            train(model, 50)
+            gc.collect()
+            counts.append(len(gc.get_objects()))
+    assert counts[-1] - counts[1] < 60
+    assert watch.calls == 400
+    assert all(not parameter._backward_hooks for parameter in model.parameters())
+    assert len(recorded(tmp_path / "a.jsonl")) == 400
 
 
 def test_parameters_that_come_later_are_learnt(tmp_path: Path) -> None:
