@@ -15,6 +15,7 @@ from explorer.engine.array import Array
 from explorer.engine.elementwise import Full, Missing
 from explorer.engine.leaf import Leaf
 from explorer.engine.memory import ITEM_FORMATS
+from hooks.memory import has_memory
 
 _NAMES = {getattr(torch, name): name for name in ITEM_FORMATS if hasattr(torch, name)}
 
@@ -37,6 +38,10 @@ def leaf_of(tensor: torch.Tensor, copied: int = 0) -> Array:
     shape = tuple(tensor.shape)
     if 0 in shape:
         return Full(0.0, shape)
+    if tensor.data_ptr() == 0 and tensor._is_zerotensor():  # torch.func's zeros
+        return Full(0j if tensor.is_complex() else 0.0, shape)
+    if tensor.data_ptr() == 0 or not has_memory(tensor):
+        return Missing("its memory is not allocated (fake, or a parameter that FSDP has resharded)")
     if copied and tensor.numel() <= copied and type(tensor) is torch.Tensor and tensor.is_cpu:
         return Leaf(tensor.flatten().tolist(), shape, dtype=name or "")
     if tensor.device.type != "cpu":
@@ -46,10 +51,6 @@ def leaf_of(tensor: torch.Tensor, copied: int = 0) -> Array:
     assert name is not None  # `_unreadable` has refused unknown dtypes
     strides = tensor.stride()
     pointer = tensor.data_ptr()
-    if pointer == 0:
-        if tensor._is_zerotensor():  # torch.func's zeros
-            return Full(0j if tensor.is_complex() else 0.0, shape)
-        return Missing("its memory is not allocated (a fake or meta tensor)")
     reach = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     block = (ctypes.c_char * (reach * tensor.element_size())).from_address(pointer)
     block.owner = tensor  # type: ignore[attr-defined]  # ctypes arrays take attributes: keeps the memory alive

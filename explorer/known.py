@@ -10,6 +10,7 @@ import torch
 from explorer.graph import Graph
 from explorer.report import SMALL, Number
 from explorer.values import Flat, fill
+from hooks.memory import has_memory
 from hooks.nodes import is_leaf
 
 LIMIT = 600
@@ -72,7 +73,9 @@ def small(value: Any) -> Flat | None:
         return None
     if value.device.type == "meta" or value.numel() > SMALL:
         return None
+    if not has_memory(value):  # a parameter that FSDP has resharded
+        return None
     try:
         return tuple(value.detach().resolve_conj().resolve_neg().flatten().tolist())
-    except RuntimeError:  # no memory behind it: a parameter that FSDP has resharded
+    except RuntimeError:  # nothing to read behind it: batched by vmap, a zero tensor
         return None
