@@ -113,12 +113,16 @@ class _Command(click.Command):
 )
 @click.option("--explain", is_flag=True, help="Tell the backward step by step, a line of arithmetic each.")
 @click.option(
-    "--paths", "leaf", metavar="NAME", help="List the chain-rule paths to this variable, and their sum."
+    "--paths",
+    "leaf",
+    metavar="NAME",
+    help="List the chain-rule paths to this variable, what each brings, and their sum.",
 )
 @click.option(
     "--numeric",
     is_flag=True,
-    help="Compare the largest gradients with central differences of the forward.",
+    help="Compare the largest gradients with central differences of the forward, which is computed again "
+    "from the graph, not by the script.",
 )
 @click.option("--why", metavar="NAME", help="Say why this tensor's .grad is what it is, None or zero.")
 @click.option(

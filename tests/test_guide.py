@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from explorer.cli import main
 
 README = Path(__file__).parents[1] / "README.md"
 GUIDE = README.read_text("utf-8").partition("## A first backward")[2].partition("\n## ")[0]
@@ -42,24 +42,26 @@ def test_the_guide_has_a_script_and_five_commands() -> None:
 
 
 @pytest.mark.parametrize("command", commands(), ids=lambda pair: pair[0])
-def test_what_a_command_of_the_guide_answers(command: tuple[str, str], tmp_path: Path) -> None:
+def test_what_a_command_of_the_guide_answers(
+    command: tuple[str, str],
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     typed, answer = command
-    program = next(content for language, content in BLOCKS if language == "python")
-    (tmp_path / "first.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    Path("first.py").write_text(next(content for language, content in BLOCKS if language == "python"))
     name, *arguments = shlex.split(typed)
     assert name == "explore"
-    run = subprocess.run(
-        [str(Path(sys.executable).with_name(name)), *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-    )
-    assert run.stdout == ""
-    assert follows(answer, run.stderr), run.stderr
+    with pytest.raises(SystemExit) as ended:
+        main.main(arguments, name)
+    printed = capfd.readouterr()
+    assert ended.value.code == 0
+    assert printed.out == ""
+    assert follows(answer, printed.err), printed.err
     for place, one in enumerate(arguments):
         if one == "-o":
-            assert (tmp_path / arguments[place + 1]).stat().st_size > 1000
+            assert Path(arguments[place + 1]).stat().st_size > 1000
 
 
 def test_the_notebooks_are_as_many_as_the_guide_says() -> None:
