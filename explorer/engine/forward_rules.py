@@ -239,7 +239,7 @@ def convolution(n: Known) -> Any:
 
 @forward("NativeBatchNormBackward0")
 def batch_norm(n: Known) -> Any:
-    """(x - μ) r w + b per channel."""
+    """(x - μ) r w + b per channel, computed as x α + (b - μ α) with α = r w."""
     x: Array = n.input
     channel = [1] * x.ndim
     channel[1] = x.shape[1]
@@ -250,7 +250,8 @@ def batch_norm(n: Known) -> Any:
         scale = 1 / (n.running_var.reshape(*channel) + n.eps).sqrt()
     weight, bias = n.factor("weight", "input"), n.addend("bias")
     weight, bias = (one.reshape(*channel) if isinstance(one, Array) else one for one in (weight, bias))
-    return (x - mean) * (scale * weight) + bias
+    slope = scale * weight
+    return x * slope + (bias - mean * slope)
 
 
 @forward("NativeLayerNormBackward0")

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from explorer.check import Checker
+from explorer.consistency import altered_values
 from explorer.report import Verdict
 from explorer.trace import trace
 from hooks.nodes import Event, capture
@@ -97,6 +98,7 @@ def checked(
     draw = DISTRIBUTIONS[kind]
     result = CASES[case](lambda *shape: draw(*shape).to(dtype).requires_grad_())
     found = trace([result])
+    assert altered_values(found, [result], whole=True) == ()
     checker = Checker(found, mode)
     nodes = found.graph.nodes
 

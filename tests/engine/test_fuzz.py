@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from explorer.check import Checker
+from explorer.consistency import altered_values
 from explorer.report import BAD_STATUSES
 from explorer.trace import trace
 from hooks.nodes import capture
@@ -124,7 +125,7 @@ def check(example: Example) -> int:
     """Run one program's backward through the check; the number of gradient arrays compared.
 
     Raises:
-        AssertionError: a false alarm, or a node that was not checked.
+        AssertionError: a false alarm, of a gradient or a forward value, or a node that was not checked.
     """
     generator = torch.Generator().manual_seed(example.seed)
 
@@ -141,6 +142,7 @@ def check(example: Example) -> int:
         result = OPERATIONS[name](result, leaf)
     upstream = LAYOUTS[example.layout](numbers(tuple(result.shape), example.upstream)).to(result.dtype)
     found = trace([result])
+    assert altered_values(found, [result]) == ()
     checker = Checker(found)
     with capture(found.live, checker.observe) as watching:
         result.backward(upstream)
