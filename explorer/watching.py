@@ -241,7 +241,8 @@ class Watch:
         exploring = self._exploring(roots, names, own=True, seeds=gradients)
         returned = None
         try:
-            with exploring, _own_backward(), no_collection():
+            # The check makes garbage of its own while it works.
+            with exploring, _own_backward(), no_collection() if self.check == "off" else nullcontext():
                 if exploring.inputs:
                     returned = torch.autograd.grad(
                         roots,
@@ -384,10 +385,11 @@ def explore(*tensors: Any, check: CheckMode = "sample", numeric: bool = False) -
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"explore() takes tensors, not {type(tensor).__name__}")
     watch = Watch(check=check, work_out=FEW_NODES, numeric=numeric)
-    watch.explore(tensors, collect(user_frame(sys._getframe(1))))
-    if not watch.explored:
-        raise ExplorerError("; ".join(watch.problems))
-    return watch.report
+    with no_collection() if check == "off" else nullcontext():
+        watch.explore(tensors, collect(user_frame(sys._getframe(1))))
+        if not watch.explored:
+            raise ExplorerError("; ".join(watch.problems))
+        return watch.report
 
 
 def watch(

@@ -17,6 +17,8 @@ from hooks.handles import Handles
 from hooks.nodes import AutogradNode
 
 _KEY = "explorer.hooks"
+_ever = [False]
+"""Whether any hook was ever noted: until then no node's metadata, which reading would make, is read."""
 
 
 @contextmanager
@@ -31,6 +33,7 @@ def observe_hooks() -> Iterator[None]:
             metadata: Any = self.grad_fn.metadata  # torch annotates the property as a method
             noted = metadata.setdefault(_KEY, [])
             noted.append((self.output_nr, name_of(hook)))
+            _ever[0] = True
         return handle
 
     register_hook.__doc__ = original.__doc__
@@ -44,6 +47,8 @@ def observe_hooks() -> Iterator[None]:
 
 def hooks_of(node: AutogradNode) -> tuple[tuple[int, str], ...]:
     """(output number, the hook's name) of each hook noted on results of `node`."""
+    if not _ever[0]:
+        return ()
     try:
         return tuple(node.metadata.get(_KEY, ()))
     except AttributeError:  # a CppFunction has no metadata

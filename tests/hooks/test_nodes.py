@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from explorer.trace import trace
+from hooks import nodes
 from hooks.nodes import Event, capture
 from tests.problems import PROBLEMS
 
@@ -38,6 +40,31 @@ def test_one_event_per_node_and_nothing_left(name: str) -> None:
     assert watching.problem == ""
     assert sorted(seen) == list(range(len(live)))
     assert attached(live) == 0
+
+
+def test_a_large_graph_is_timed_from_event_to_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "TIMED", 3)
+    x = torch.ones(3, requires_grad=True)
+    y = (x * 2).sin()
+    y.register_hook(lambda grad: time.sleep(0.01))
+    live = trace([y.exp().sum()]).live
+    seen: list[Event] = []
+    with capture(live, seen.append):
+        assert not any(
+            _hooks_before(node) for node in live if node.name() != "torch::autograd::AccumulateGrad"
+        )
+        torch.autograd.backward(torch.autograd.graph.GradientEdge(live[0], 0), torch.ones(()))
+    assert [event.index for event in seen] == list(range(len(live)))
+    (slow,) = [event.seconds for event in seen if event.node.name() == "SinBackward0"]
+    assert slow >= 0.01  # what came before its formula is in it
+    assert all(event.seconds >= 0 for event in seen)
+
+
+def _hooks_before(node: Any) -> int:
+    handle = node.register_prehook(lambda *_: None)
+    count = len(handle.hooks_dict_ref()) - 1
+    handle.remove()
+    return count
 
 
 def test_unused_outputs_come_as_none() -> None:
