@@ -135,10 +135,14 @@ class Journal:
             self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666
         )
         self._size = os.fstat(self._file).st_size
-        if self._size and not os.pread(self._file, len(BEGIN), 0).startswith(BEGIN):
-            raise ValueError("what stands there is no journal")
-        if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
-            self._append(b"\n")  # the run before this one was ended within a line
+        if not self._size:
+            return
+        with open(self.path, "rb") as there:
+            if not there.read(len(BEGIN)).startswith(BEGIN):
+                raise ValueError("what stands there is no journal")
+            there.seek(-1, os.SEEK_END)
+            if there.read(1) != b"\n":
+                self._append(b"\n")  # the run before this one was ended within a line
 
     def _close(self) -> None:
         if self._file is not None:

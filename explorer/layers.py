@@ -131,10 +131,22 @@ def norms(live: Sequence[AutogradNode]) -> dict[int, float]:
     sums = Sums()
     with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
         for place, node in enumerate(live):
-            gradient = node.variable.grad if is_leaf(node) else None
+            gradient = whole_gradient(node.variable) if is_leaf(node) else None
             if gradient is not None:
                 sums.add(str(place), gradient)
         return {int(number): total.norm for number, total in sums.finish().items()}
+
+
+def whole_gradient(leaf: torch.Tensor) -> torch.Tensor | None:
+    """The leaf's ``.grad``, None where this rank has none, or a shard that the others do not share.
+
+    DTensors (FSDP2, tensor parallelism) keep theirs in ``_local_tensor``; FSDP1 flattens its own into a
+    ``FlatParameter``.
+    """
+    gradient = leaf.grad
+    if gradient is None or hasattr(gradient, "_local_tensor") or type(leaf).__name__ == "FlatParameter":
+        return None
+    return gradient
 
 
 def _measured(flat: torch.Tensor, size: int) -> Numbers:

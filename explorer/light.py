@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from explorer.diagnose.registry import SEVERITIES
 from explorer.graph import Source
 from explorer.journal import Journal, Step
-from explorer.layers import Layers, Sums
+from explorer.layers import Layers, Sums, whole_gradient
 from explorer.names import collect
 from explorer.places import source_of
 from explorer.ranks import Rank, named, rank_now
@@ -261,6 +261,7 @@ def _averaged(now: _Call) -> dict[str, float]:
     """The 2-norm of each layer's ``.grad`` as it stands after the call."""
     sums = Sums()
     for tensor, layer in zip(now.tensors, now.layers, strict=True):
-        if tensor.grad is not None:
-            sums.add(layer, tensor.grad)
+        gradient = whole_gradient(tensor)
+        if gradient is not None:
+            sums.add(layer, gradient)
     return {layer: total.norm for layer, total in sums.finish().items()}

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -144,6 +145,25 @@ def test_other_runs_are_thinned_too_and_stay_apart(tmp_path: Path) -> None:
     assert (first.thinned, second.thinned) == (0, 1)
     assert 40 < len(first.steps) < 60
     assert second.steps[-1].call == 29
+
+
+def test_threads_write_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    one = Journal(str(path), FIRST, 30_000)
+    threads = [
+        threading.Thread(target=lambda start=start: [one.write(plain(start + place)) for place in range(200)])
+        for start in (0, 1000, 2000, 3000)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    one.close()
+    (run,) = read(path)
+    assert one.problem == ""
+    assert run.torn == 0
+    assert one.written == 800
+    assert path.stat().st_size <= 30_000
 
 
 def test_a_bound_that_is_too_small_ends_it(tmp_path: Path) -> None:

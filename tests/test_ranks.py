@@ -19,6 +19,7 @@ from explorer import across, merge
 from explorer.across import RankCall, RankRun, compare
 from explorer.cli import main
 from explorer.graph import Source
+from explorer.layers import whole_gradient
 from explorer.ranks import Rank, named, rank_now
 from explorer.render import ranks
 from explorer.report import Finding
@@ -302,6 +303,22 @@ def test_a_watch_saves_by_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert "`w`: .grad differs" in difference
     (other,) = compare([merge.read(str(tmp_path / f"s.rank{rank}.jsonl"), 5) for rank in (0, 1)]).differences
     assert other == difference
+
+
+def test_a_shard_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What FSDP or tensor parallelism leave on a rank differs from the others', as it should."""
+
+    class FlatParameter(torch.nn.Parameter):
+        pass
+
+    whole, flat, sharded = torch.nn.Parameter(torch.ones(2)), FlatParameter(torch.ones(2)), torch.ones(2)
+    for leaf in (whole, flat, sharded.requires_grad_()):
+        leaf.grad = torch.ones(2)
+    sharded.grad._local_tensor = torch.ones(1)  # type: ignore[union-attr] # as a DTensor has it
+    assert whole_gradient(whole) is whole.grad
+    assert whole_gradient(flat) is None
+    assert whole_gradient(sharded) is None
+    assert whole_gradient(torch.ones(2, requires_grad=True)) is None
 
 
 def test_the_norm_of_several_parameters() -> None:
