@@ -21,7 +21,7 @@ from hooks.blocks import Blocks
 from hooks.handles import Handles
 from hooks.lines import user_place
 from hooks.nodes import AutogradNode, is_leaf
-from hooks.places import OURS, USER, Place, kind_of
+from hooks.places import OURS, TORCH, USER, Place, kind_of
 from hooks.saved import read
 from hooks.steps import storage_of
 
@@ -110,10 +110,15 @@ class Cuts:
                 return original(self_, *args, **kwargs)
             if not self._open or type(self_) not in _PLAIN or not self_.requires_grad or _ours():
                 return original(self_, *args, **kwargs)
+            frame = sys._getframe(1)
+            if (
+                self_.is_leaf and kind_of(frame.f_code.co_filename) == TORCH
+            ):  # state_dict, a wrapper being made
+                return original(self_, *args, **kwargs)
             node = self_.grad_fn if name == "detach_" else None
             result = original(self_, *args, **kwargs)
             try:
-                self._note_cut(self_, name, result, node, user_place(sys._getframe(1)))
+                self._note_cut(self_, name, result, node, user_place(frame))
             except Exception:  # noqa: BLE001 - the user's call has succeeded and must return
                 self._open = False
             return result

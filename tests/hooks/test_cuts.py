@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -67,6 +68,13 @@ def test_a_parameter_read_through_data_is_no_exit() -> None:
     assert exits(seen(update), weight) == []
     assert weight.tolist() == [1.0, 1.0]
     assert "data" not in vars(torch.Tensor)
+
+
+def test_what_torch_itself_reads_of_a_parameter_is_no_exit() -> None:
+    net = Net()
+    cuts = seen(lambda: (net.state_dict(), copy.deepcopy(net)))
+    assert all(exits(cuts, parameter) == [] for parameter in net.parameters())
+    assert exits(seen(lambda: net.scale.detach() * 2), net.scale) == [("detach", 0)]
 
 
 def test_a_block_without_gradients_tells_what_its_names_are_made_of(
