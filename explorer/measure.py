@@ -120,7 +120,13 @@ def in_shape_of(tensor: torch.Tensor, other: torch.Tensor, record: GradientRecor
     """
     if record.values is not None or type(tensor) is not torch.Tensor or not tensor.is_cpu:
         return None
-    if tensor.layout is not torch.strided or tensor.data_ptr() != other.data_ptr():
+    if (
+        tensor.layout is not torch.strided
+        or other.layout is not torch.strided
+        or type(other) is not type(tensor)
+    ):
+        return None
+    if tensor.data_ptr() != other.data_ptr():
         return None
     if tensor.dtype != other.dtype or tensor.numel() != record.numel or tensor.is_nested:
         return None

@@ -305,6 +305,15 @@ def optimizer_in_backward() -> None:
 
 
 @healthy
+def sparse_adjacency() -> None:
+    """Gradients of several layouts pass through one graph."""
+    places, values = torch.randint(0, 20, (2, 60)), torch.rand(60, requires_grad=True)
+    features = torch.randn(20, 6)
+    adjacency = torch.sparse_coo_tensor(places, values, (20, 20))
+    (torch.sparse.mm(adjacency, features).pow(2).sum() + torch.sparse.sum(adjacency)).backward()
+
+
+@healthy
 def forces_only() -> None:
     """The energy's own offset drops out of its derivative: the last bias never gets a gradient."""
     energy = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
