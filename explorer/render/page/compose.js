@@ -2,7 +2,7 @@
 // along each axis by a map that never brings two places closer, so that nothing comes to overlap.
 // Comments of this page's script stand on lines of their own, for they are taken out line by line.
 
-const ABOVE = 6, BELOW = 14, SIDE = 8, TITLE = 20, CORNER = 9, RANK = 40;
+const ABOVE = 6, BELOW = 14, SIDE = 8, TITLE = 20, CORNER = 9, RANK = 40, BAND = 1200;
 
 /** A map of one axis on which each span [from, to] becomes at least as long as it needs. */
 // Room is made just inside its two ends, so that what stands near its middle keeps its distance from it.
@@ -31,7 +31,7 @@ function arrange(view) {
     const spans = (start, size, need) => module.things.filter(({thing}) => inner(thing)).map((thing) => [thing[start], thing[start] + thing[size], need(inner(thing.thing))]);
     const fx = stretch(spans("x", "width", ({width}) => width + 2 * SIDE)), fy = stretch(spans("y", "height", ({height}) => height + ABOVE + BELOW));
     const [left, top, width, height] = module.box, wide = fx(left + width) - fx(left);
-    rooms.set(module.number, {module, fx, fy, left: fx(left), top: fy(top), wide, width: Math.max(wide, module.name.length * 6.2 + 40), height: fy(top + height) - fy(top) + TITLE, x: 0, y: 0});
+    rooms.set(module.number, {module, byThing: new Map(module.things.map((thing) => [thing.thing, thing])), fx, fy, left: fx(left), top: fy(top), wide, width: Math.max(wide, module.name.length * 6.2 + 40), height: fy(top + height) - fy(top) + TITLE, x: 0, y: 0});
   }
   for (const room of [...rooms.values()].reverse()) {
     for (const thing of room.module.things) {
@@ -112,20 +112,37 @@ function compose(view, parts) {
     const [dx, dy] = shifts.get(thing);
     box.setAttribute("transform", `translate(${dx.toFixed(1)} ${dy.toFixed(1)})`);
     box.shift = [dx, dy];
+    const {y, height} = room.byThing.get(thing);
+    box.extent = [y + dy, y + dy + height];
     box.dataset.s = String(place_);
     delete box.dataset.t;
-    if (thing >= view.first) box.append(sign(room.module.things.find((one) => one.thing === thing), "+"));
+    if (thing >= view.first) box.append(sign(room.byThing.get(thing), "+"));
     boxes.push(box);
   });
   const context = {view, rooms, shifts, parts, drawn: new Map(), ends: new Map()};
   const wires = new Map(view.wires.map((wire, place_) => [place_, [...wire.pieces].map((piece) => pieceOf(context, piece)).filter(Boolean)]));
   for (const [wire, pieces] of wires) for (const piece of pieces) piece.dataset.wires = `${piece.dataset.wires || ""} ${wire}`.trim();
   edges.push(...new Set([...wires.values()].flat()));
-  moved.append(...frames.sort((one, other) => one.level - other.level).map(({element}) => element), ...edges, ...boxes);
+  const bands = [...inBands(edges), ...inBands(boxes)];
+  moved.append(...frames.sort((one, other) => one.level - other.level).map(({element}) => element), ...bands.map(({element}) => element));
   const {left, top, width, height} = rooms.get(0);
   const svg = draw("svg", {class: "drawing", role: "group", "aria-label": "Autograd graph"}, moved);
-  return {svg, moved, boxes, wires, rooms, box: [left, top, width, height - TITLE],
+  return {svg, moved, boxes, wires, rooms, bands, box: [left, top, width, height - TITLE],
     ways: view.wires.map(({way}) => way.map((piece) => context.drawn.get(piece)).filter(Boolean))};
+}
+
+/** Groups of what stands at about the same height, so that those out of sight need not be painted. */
+function inBands(elements) {
+  const bands = new Map();
+  for (const element of elements) {
+    const [top, bottom] = element.extent, key = bottom - top > BAND ? "tall" : Math.floor(top / BAND);
+    if (!bands.has(key)) bands.set(key, {element: draw("g", {class: "band"}), top, bottom, hidden: false});
+    const band = bands.get(key);
+    band.top = Math.min(band.top, top);
+    band.bottom = Math.max(band.bottom, bottom);
+    band.element.append(element);
+  }
+  return [...bands.values()];
 }
 
 /** The frame of an open module, with its name and a sign that folds it. */
@@ -172,6 +189,7 @@ function strandOf({view, rooms, shifts, parts, ends}, piece) {
   }
   if (head < 0) points.push(doorAt(room, room.module.doors[-1 - head]));
   path.setAttribute("d", rounded(points));
+  element.extent = extentOf(points);
   ends.set(piece, {first: points[0], last: points.at(-1), look: path.getAttribute("class")});
   return element;
 }
@@ -179,7 +197,7 @@ function strandOf({view, rooms, shifts, parts, ends}, piece) {
 /** How far a strand moves sideways as a whole: where it is short and straight between two that move alike; else null. */
 function besides(room, shifts, points, tail, head) {
   const ends = [tail, head].map((end) => {
-    const door = end < 0 ? room.module.doors[-1 - end] : null, thing = door || room.module.things.find((one) => one.thing === end);
+    const door = end < 0 ? room.module.doors[-1 - end] : null, thing = door || room.byThing.get(end);
     return {left: thing.x, right: thing.x + (thing.width || 0), shift: door ? doorAt(room, door)[0] - door.x : shifts.get(end)[0]};
   });
   const left = Math.min(...ends.map((end) => end.left)) - 1, right = Math.max(...ends.map((end) => end.right)) + 1;
@@ -197,7 +215,13 @@ function linkOf(context, piece) {
   const [x, y] = doorAt(room, door), brink = door.out ? room.frame.y + room.frame.height : room.frame.y + TITLE;
   const bend = (from, to) => `M${from}C${from[0]} ${(from[1] + to[1]) / 2} ${to[0]} ${(from[1] + to[1]) / 2} ${to}`;
   const path = door.out ? `M${x} ${y}L${bend([x, brink], end.first).slice(1)}` : `${bend(end.last, [x, brink])}L${x} ${y}`;
-  return draw("g", {class: "e"}, draw("path", {class: end.look, d: path}));
+  const element = draw("g", {class: "e"}, draw("path", {class: end.look, d: path}));
+  element.extent = extentOf([end.first, end.last, [x, y], [x, brink]].filter((_, place_) => place_ > 1 || place_ === (door.out ? 0 : 1)));
+  return element;
+}
+
+function extentOf(points) {
+  return [Math.min(...points.map(([, y]) => y)), Math.max(...points.map(([, y]) => y))];
 }
 
 function doorAt({fx, fy, x, y}, door) {

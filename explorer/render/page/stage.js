@@ -2,7 +2,7 @@
 
 const stage = {
   host: byId("stage"), report: null, view: null, svg: null, moved: null,
-  x: 0, y: 0, scale: 1, made: new Map(), shapes: [], wires: new Map(), ways: null, rooms: null, fitted: false, flight: 0,
+  x: 0, y: 0, scale: 1, made: new Map(), shapes: [], wires: new Map(), ways: null, rooms: null, bands: [], fitted: false, flight: 0,
 };
 const NEAREST = 6, FAR = 0.3, LEGIBLE = 0.75;
 
@@ -13,7 +13,7 @@ function showView(report, number, open = null) {
   if (stage.svg) stage.svg.remove();
   const drawn = view.modules ? compose(view, partsFor(key)) : laidOut(key);
   Object.assign(stage, {report, view: {...view, box: drawn.box || view.box}, svg: drawn.svg, moved: drawn.moved, shapes: drawn.boxes, wires: drawn.wires,
-    ways: drawn.ways, rooms: drawn.rooms});
+    ways: drawn.ways, rooms: drawn.rooms, bands: drawn.bands || []});
   stage.host.append(stage.svg);
   nameShapes();
   fit();
@@ -71,6 +71,13 @@ function put(x, y, scale) {
   stage.x = x; stage.y = y; stage.scale = scale;
   stage.moved.setAttribute("transform", `translate(${x.toFixed(2)} ${y.toFixed(2)}) scale(${scale.toFixed(5)})`);
   stage.host.classList.toggle("far", scale < FAR);
+  const height = stage.host.clientHeight;
+  for (const band of stage.bands) {
+    const hidden = band.bottom * scale + y < -height || band.top * scale + y > 2 * height;
+    if (hidden === band.hidden) continue;
+    band.hidden = hidden;
+    band.element.style.visibility = hidden ? "hidden" : "";
+  }
 }
 
 function leastScale() {
