@@ -165,9 +165,9 @@ def main(
 
     The script's own output, exit code and gradients stay as they are; the report goes to stderr.
     """
-    if merge:
-        _merge(outputs, quiet, (script, *arguments))
     try:
+        if merge:
+            _merge(outputs, quiet, (script, *arguments))
         _check_together(call, every, root, stop)
         places, journal = _check_outputs(outputs)
         # everything is imported before the script runs: it may bring modules of the same names
@@ -219,6 +219,15 @@ def _merge(outputs: tuple[str, ...], quiet: bool, files: tuple[str, ...]) -> Non
     """Compare the files of several ranks instead of running a script."""
     from explorer.merge import main as merge
 
+    context = click.get_current_context()
+    known = {"merge", "outputs", "quiet", "script", "arguments"}
+    for option in context.command.params:
+        name = option.name or ""
+        asked = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if asked and name not in known:
+            raise UsageError(
+                f"--merge compares files and runs no script: it cannot go with {option.opts[-1]}"
+            )
     words = [word for path in outputs for word in ("-o", path)]
     merge.main([*words, *(["-q"] if quiet else []), *files], "explore --merge")
 

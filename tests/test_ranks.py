@@ -133,12 +133,12 @@ def test_ranks_that_agree(explored: Path) -> None:
     assert document["differences"] == []
     assert [call["call"] for call in document["calls"]] == [1, 3]
     for call in document["calls"]:
-        assert {row["layer"] for row in call["layers"]} == {"module.0", "module.2"}
+        assert {row["layer"] for row in call["layers"]} == {"0", "2"}
         for row in call["layers"]:
             assert row["norms"][0] != row["norms"][1]  # each rank has data of its own
             assert row["averaged"][0] == row["averaged"][1] > 0
             assert not row["differs"]
-    assert "module.0" in (explored / "all.html").read_text()
+    assert "0.weight" in (explored / "all.html").read_text()
     assert "3 backward calls compared" in merged(explored, "steps.rank0.jsonl", "steps.rank1.jsonl")
 
 
@@ -254,6 +254,13 @@ def test_files_that_cannot_be_merged(tmp_path: Path) -> None:
     assert "one of .txt .json .html" in merged(tmp_path, "a.json", "a.json", "-o", "x.svg", code=2)
     # files that do not say whose they are count in the order given
     assert "✓ the ranks agree" in merged(tmp_path, "a.json", "a.json")
+
+
+def test_options_of_a_run_do_not_go_with_merge(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(["--merge", "--paths", "x", "a.json", "b.json"], "explore")
+    assert ended.value.code == 2
+    assert "cannot go with --paths" in capfd.readouterr().err
 
 
 def test_two_files_of_one_rank() -> None:
