@@ -29,6 +29,10 @@ FEW_NODES = 150
 """A graph of at most so many nodes is worked out without being asked."""
 
 
+SEARCHED = 2**20
+"""The largest element is sought among so many."""
+
+
 class Witness:
     """Observes events and works out one element per edge: `elements`, by edge index.
 
@@ -69,9 +73,14 @@ class Witness:
         sent: torch.Tensor,
         saved: Mapping[str, SavedValue],
     ) -> Element | None:
-        """The largest element of `sent`; None where it is not finite, or its arithmetic not known."""
-        flat = int(sent.abs().argmax())
-        place = index_of(flat, sent.shape)
+        """The largest element of `sent`; None where it is not finite, or its arithmetic not known.
+
+        Of a very large tensor it is the largest of its first part: a copy of all of it would cost memory.
+        """
+        part, before = sent, tuple[int, ...]()
+        while part.numel() > SEARCHED:
+            part, before = part[0], (*before, 0)
+        place = (*before, *index_of(int(part.abs().argmax()), part.shape))
         value = float(sent[place])
         if not value or not isfinite(value):
             return None

@@ -51,6 +51,21 @@ class Block:
         own = place[len(place) - len(self.shape) :]
         return self.at(tuple(0 if size == 1 else i for i, size in zip(own, self.shape, strict=True)))
 
+    def uses(self, place: Sequence[int], shape: Sequence[int]) -> list[float]:
+        """The numbers at every place that the element at `place` of a smaller `shape` is broadcast to.
+
+        In the order of `spread`.
+
+        Raises:
+            LookupError: `shape` is not broadcast to this one, or the numbers cannot be read.
+        """
+        missing = len(self.shape) - len(shape)
+        own = (1,) * missing + tuple(shape)
+        if missing < 0 or any(size not in {1, wanted} for size, wanted in zip(own, self.shape, strict=True)):
+            raise LookupError(f"{tuple(shape)} is not broadcast to {self.shape}")
+        where = (0,) * missing + tuple(place)
+        return self.read(*(None if size == 1 else i for i, size in zip(where, own, strict=True)))
+
     def extent(self, index: Index) -> tuple[int, ...]:
         """How many places of each axis `index` means."""
         return tuple(

@@ -26,7 +26,7 @@ def elementwise(case: Case) -> Worked | None:
         return None
     if plain_only(case.node) or len(users) > USES:
         return None
-    upstream = [case.given.at(place) for place in users]
+    upstream = case.given.uses(case.place, case.shape)
     slopes = [float(found.slope[case.argument](_at(case, place))) for place in users]
     if set(slopes) == {1.0} and (len(users) > 1 or operation(case.node.name).split("(")[0] in PASSING):
         return total((one,) for one in upstream)
@@ -36,8 +36,7 @@ def elementwise(case: Case) -> Worked | None:
 @rule("expand")
 def expand(case: Case) -> Worked | None:
     """Σ G over the places the element was repeated to."""
-    users = spread(case.place, case.shape, case.given.shape)
-    return total((case.given.at(place),) for place in users) if users and len(users) <= USES else None
+    return total((one,) for one in case.given.uses(case.place, case.shape))
 
 
 def _at(case: Case, place: tuple[int, ...]) -> dict[str, float]:

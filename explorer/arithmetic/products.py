@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import exp, fsum, sqrt
 
-from explorer.arithmetic.block import Block, spread
+from explorer.arithmetic.block import Block
 from explorer.arithmetic.rules import Case, Worked, factor, number, rule, total
 
 __all__ = ["attention", "matrix_product", "vector_product"]
@@ -26,8 +26,7 @@ def matrix_product(case: Case) -> Worked | None:
     added = name.startswith(("Addmm", "Baddbmm"))
     scale = _scale(case, "alpha" if not (added and case.argument == "self") else "beta") if added else ()
     if added and case.argument == "self":
-        users = spread(case.place, case.shape, case.given.shape) or []
-        return total(((case.given.at(place),) for place in users), scale)
+        return total(((one,) for one in case.given.uses(case.place, case.shape)), scale)
     left, right = ("mat1", "mat2") if name.startswith("Addmm") else SIDES[case.argument]
     *batch, row, column = case.place
     if case.argument == left:
@@ -63,7 +62,7 @@ def attention(case: Case) -> Worked | None:
 
     P is had from the saved logarithm of its denominator: P_ij = e^(s·q_i·k_j − lse_i).
     """
-    query, key, value = (case.need(name) for name in ("query", "key", "value"))
+    query, key = case.need("query"), case.need("key")
     if (
         case.block("attn_mask") is not None
         or query.shape[:2] != key.shape[:2]
@@ -72,46 +71,46 @@ def attention(case: Case) -> Worked | None:
         return None
     *batch, place, column = case.place
     scale = (case.setting("scale") or (1 / sqrt(query.shape[-1]),))[0]
-    found = _Attention(case, query, key, tuple(batch), scale, case.flag("is_causal"))
+    head = _Attention(case, tuple(batch), scale, case.flag("is_causal"))
     if case.argument == "value":
-        said = total(
-            [(found.share(i, place), case.given.at((*batch, i, column))) for i in range(query.shape[-2])]
-        )
-        return Worked(f"{said.text}, each a share times G", said.value) if said else None
+        said = total([(head.share(i, place), given[column]) for i, given in enumerate(head.given)])
+        return Worked(f"{said.text}, each a share times G", said.value, said.size) if said else None
     if case.argument == "query":
-        terms = [(found.score(place, j, value), key.at((*batch, j, column))) for j in range(key.shape[-2])]
+        terms = [(head.score(place, j), key[column]) for j, key in enumerate(head.key)]
     else:
-        terms = [
-            (found.score(i, place, value), query.at((*batch, i, column))) for i in range(query.shape[-2])
-        ]
+        terms = [(head.score(i, place), query[column]) for i, query in enumerate(head.query)]
     return total(terms, (scale,))
 
 
 class _Attention:
-    """Shares and gradients of scores of one head, read when they are needed."""
+    """One head: its matrices by rows, and from them shares and gradients of scores."""
 
-    def __init__(
-        self, case: Case, query: Block, key: Block, batch: tuple[int, ...], scale: float, causal: bool
-    ) -> None:
-        self.case, self.query, self.key, self.batch = case, query, key, batch
+    def __init__(self, case: Case, batch: tuple[int, ...], scale: float, causal: bool) -> None:
         self.scale, self.causal = scale, causal
+        self.query, self.key, self.value, self.out = (
+            _rows(case.need(name), batch) for name in ("query", "key", "value", "output")
+        )
+        self.given = _rows(case.given, batch)
         self.denominators = case.need("logsumexp").read(*batch)
 
     def share(self, i: int, j: int) -> float:
         """How much of value j output i takes."""
         if self.causal and j > i:
             return 0.0
-        product = _dot(self.query.read(*self.batch, i), self.key.read(*self.batch, j))
-        return exp(self.scale * product - self.denominators[i])
+        return exp(self.scale * _dot(self.query[i], self.key[j]) - self.denominators[i])
 
-    def score(self, i: int, j: int, value: Block) -> float:
+    def score(self, i: int, j: int) -> float:
         """The gradient of score i, j: P·(G_i·v_j − G_i·out_i)."""
         share = self.share(i, j)
-        if not share:
-            return 0.0
-        given = self.case.given.read(*self.batch, i)
-        out = self.case.need("output").read(*self.batch, i)
-        return share * (_dot(given, value.read(*self.batch, j)) - _dot(given, out))
+        return (
+            share * (_dot(self.given[i], self.value[j]) - _dot(self.given[i], self.out[i])) if share else 0.0
+        )
+
+
+def _rows(block: Block, batch: tuple[int, ...]) -> list[list[float]]:
+    """The matrix at `batch`, row by row."""
+    numbers, width = block.read(*batch), block.shape[-1]
+    return [numbers[start : start + width] for start in range(0, len(numbers), width)]
 
 
 def _dot(a: list[float], b: list[float]) -> float:
