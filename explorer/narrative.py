@@ -8,17 +8,16 @@ constants) is said once, where it is first met.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from math import prod
 from textwrap import wrap
 
 from explorer.derivatives import Local, argument_letters, local_derivatives, scalar_of, wire_names
-from explorer.formulas import formulas, meaning, operation
+from explorer.formulas import formulas, meaning
 from explorer.graph import Node, TensorSpec
-from explorer.mathematics import forward_text, local_text, lookup
+from explorer.mathematics import forward_text, local_text
+from explorer.notes import NOTES, occasions
 from explorer.report import BAD_STATUSES, GradientRecord, Number, Report
-from explorer.values import SAME, Forward, argument_names, fill
+from explorer.values import Forward, argument_names, fill
 from explorer.worked import worked
 
 __all__ = ["NOTES", "captions", "explain"]
@@ -29,35 +28,7 @@ STEPS = 300
 FEW = 6
 """So many elements are written out; of more the shape and norm are told."""
 
-NOTES = {
-    "next_functions": "Where results go is fixed in the node's next_functions: one place per "
-    "differentiable input, naming the node that made that input.",
-    "input_nr": "The number beside a next_functions entry, input_nr, says which of that node's several "
-    "outputs the gradient belongs to.",
-    "accumulate": "AccumulateGrad stands for a leaf, a tensor the program made itself. It multiplies "
-    "nothing: it adds what arrives to .grad, which is why .grad must be cleared between steps.",
-    "G": "G stands for the gradient that arrived at the node, of the shape of what the node made.",
-    "view": "A view shares its numbers with its base. Its backward computes nothing: the gradient is put "
-    "back into the base's shape.",
-    "transpose": "TBackward and its kin stand for a transpose, hidden in nn.Linear, which multiplies by "
-    "the transposed weight; the gradient is transposed back.",
-    "broadcast": "The input was smaller than the output: it was broadcast, one number used many times. "
-    "So its gradient is the sum over all those uses.",
-    "fan-out": "This value was used more than once. The gradients of all its uses are added, the sum rule "
-    "of calculus, before the node runs.",
-    "in-place": "This line changes a tensor in place. The change has a node of its own, and from here on the "
-    "name means the new numbers; backward refuses to use old ones that were overwritten.",
-    "constant": "A constant has no node and no place to send a gradient: its next_functions entry is None.",
-}
-"""What a first-time reader needs to know, each said once."""
-
-IN_PLACE = re.compile(r"[+\-*/@]=(?!=)|\.[a-z]\w*[a-z0-9]_\(|^\w+(\.\w+)*\[.*\]\s*=(?!=)")
-"""A line that changes a tensor in place: ``x += 1``, ``x.relu_()``, ``x[0] = 1``."""
-
 TIMES = {2: "twice", 3: "three times"}
-
-TRANSPOSES = frozenset({"t", "transpose", "permute"})
-VIEWS = (SAME - {"clone", "_to_copy"}) | {"expand", "select", "slice", "split", "unbind"}
 
 
 def explain(report: Report, width: int = 80, forward: Forward | None = None) -> str:
@@ -174,7 +145,7 @@ class _Narrator:
             lines += self.note("accumulate")
             return lines
         lines += self.sendings(node)
-        for key in self.met(node):
+        for key in occasions(self.graph, node):
             lines += self.note(key)
         sentence = node.note or (meaning(node.name) if node.kind != "op" or not formulas(node.name) else "")
         lines += self.wrapped(f"{node.name}: {sentence}.", 4) if sentence else []
@@ -290,44 +261,6 @@ class _Narrator:
         product = f"{_bracket(upstream)} × {_bracket(local.value)} = {_number(upstream * local.value)}"
         note = f" ({local.note})" if local.note else ""
         return f"{to}: {stated}, so {product}{note}"
-
-    def met(self, node: Node) -> Iterator[str]:
-        """Which notes this node is an occasion for."""
-        base = operation(node.name).split("(", 1)[0].split(".", 1)[0]
-        outgoing = [self.graph.edges[index] for index in self.graph.outgoing[node.id]]
-        if outgoing:
-            yield "next_functions"
-        if any(edge.target_slot for edge in outgoing):
-            yield "input_nr"
-        if node.source is not None and IN_PLACE.search(node.source.code):
-            yield "in-place"
-        if base in TRANSPOSES:
-            yield "transpose"
-        elif base in VIEWS:
-            yield "view"
-        found = lookup(node.name)
-        if (
-            node.outputs
-            and node.outputs[0] is not None
-            and (base == "addmm" or (found and found.elementwise))
-        ):
-            matrices = {"mat1", "mat2"}
-            names = argument_names(self.graph, node)
-            for edge in outgoing:
-                specs = self.graph.nodes[edge.target].outputs
-                spec = specs[edge.target_slot] if edge.target_slot < len(specs) else None
-                if (
-                    spec
-                    and prod(spec.shape) < node.outputs[0].numel
-                    and names[edge.source_slot] not in matrices
-                ):
-                    yield "broadcast"
-        if (
-            node.id < len(self.graph.arity)
-            and self.graph.arity[node.id] > len(outgoing)
-            and node.kind == "op"
-        ):
-            yield "constant"
 
     def note(self, key: str) -> list[str]:
         """A note of `NOTES`, the first time only."""
