@@ -41,6 +41,7 @@ from hooks.backward import BackwardCall
 from hooks.damage import FREED, MODIFIED, find_damage
 from hooks.evidence import Collector
 from hooks.forward import Observation
+from hooks.modules import listed, wrapped_as
 from hooks.nodes import is_leaf
 from hooks.places import USER, Place, kind_of
 
@@ -281,7 +282,7 @@ def remember_modules(known: Known, roots: Iterable[nn.Module]) -> None:
         if id(root) in known.roots:
             continue
         known.roots[id(root)] = (weakref.ref(root), type(root).__name__)
-        for path, module in root.named_modules():
+        for path, module in listed(root):
             for key, parameter in module.named_parameters(recurse=False):
                 name = f"{path}.{key}" if path else key
                 earlier = known.names.get(id(parameter))
@@ -428,6 +429,8 @@ def _made(known: Known, path: str) -> Source | None:
     name = path.partition(".")[0]
     for ref, _ in known.roots.values():
         root = ref()
+        while root is not None and wrapped_as(root):
+            root = getattr(root, wrapped_as(root))
         code = (
             getattr(vars(type(root)).get("__init__"), "__code__", None)
             if name and hasattr(root, name)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from hooks.backward import is_foreign
+from hooks.modules import wrapped_as
 
 CONTAINER_LIMIT = 10_000
 """Containers with more entries than this are not searched for tensors."""
@@ -112,7 +113,7 @@ def _name_modules(names: Names, given: Iterable[nn.Module], variables: list[tupl
                     found.setdefault(id(item), (key, item))
     for module in given:
         found.setdefault(id(module), ("", module))
-    inner = {id(sub) for _, module in found.values() for path, sub in _submodules(module) if path}
+    inner = {id(sub) for _, module in found.values() for _, sub in _submodules(module) if sub is not module}
     roots = [(name, module) for key, (name, module) in found.items() if key not in inner]
     # A loss module has no parameters to be told from the model's.
     several = sum(any(True for _, sub in _submodules(module) for _ in _owned(sub)) for _, module in roots) > 1
@@ -127,15 +128,20 @@ def _name_modules(names: Names, given: Iterable[nn.Module], variables: list[tupl
 
 
 def _submodules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every (path, module) below and including `module`; a shared module comes under each path."""
+    """Every (path, module) below and including `module`; a shared module comes under each path.
+
+    What wrappers of torch's add to a path (``module.`` of DDP) is left out.
+    """
     waiting: list[tuple[str, nn.Module, frozenset[int]]] = [("", module, frozenset())]
     while waiting:
         path, current, above = waiting.pop()
         yield path, current
         children = _attributes(current).get("_modules") or {}
+        wrapped = wrapped_as(current)
         for key, child in reversed(list(children.items())):
             if issubclass(type(child), nn.Module) and id(child) not in above:
-                waiting.append((f"{path}.{key}" if path else key, child, above | {id(current)}))
+                inner = path if key == wrapped else f"{path}.{key}".lstrip(".")
+                waiting.append((inner, child, above | {id(current)}))
 
 
 def _owned(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -25,6 +25,14 @@ from hooks.places import OURS, Place, kind_of
 
 _KEPT_CALLS = 1024
 """Calls of one module per graph whose records are shared with later graphs; those beyond die with theirs."""
+_WRAPPERS = {
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "OptimizedModule": "_orig_mod",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+}
+"""Modules of torch's that stand for another one, and the name under which they keep it."""
 _running_backward: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)
 
 
@@ -260,7 +268,7 @@ class ModuleCalls:
 
     def _index(self, root: int, module: nn.Module, prefix: str, given: bool) -> None:
         try:
-            named = list(module.named_modules())
+            named = listed(module)
         except Exception:  # noqa: BLE001 - a user's own named_modules or __getattr__ must not break the forward
             named = [("", module)]
         for path, part in named:
@@ -268,6 +276,27 @@ class ModuleCalls:
             known.paths[root] = f"{prefix}.{path}".strip(".")
             if given:
                 known.given = root
+
+
+def wrapped_as(module: nn.Module) -> str:
+    """The name under which a wrapper of torch's (DDP, a compiled module) keeps its module; "" for others."""
+    return next((_WRAPPERS[kind.__name__] for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS), "")
+
+
+def listed(root: nn.Module) -> list[tuple[str, nn.Module]]:
+    """``named_modules``, the names that wrappers of torch's add left out: "fc", not "module.fc"."""
+    found: list[tuple[str, nn.Module]] = []
+    shown: dict[str, str] = {"": ""}
+    inner: dict[str, str] = {}
+    for path, module in root.named_modules():
+        above, _, name = path.rpartition(".")
+        begins = shown.get(above, above)
+        if path:
+            own = name if inner.get(above) != name else ""
+            shown[path] = f"{begins}.{own}".strip(".")
+        inner[path] = wrapped_as(module)
+        found.append((shown[path], module))
+    return found
 
 
 def named(modules: Iterable[nn.Module] | Mapping[str, nn.Module] | nn.Module) -> dict[str, nn.Module]:
