@@ -125,7 +125,7 @@ class Pen:
         spec = self.report.graph.nodes[shape.members[0]].outputs[:1]
         if (is_leaf(shape) or self.with_shapes) and spec and spec[0] is not None:
             rows.append((words.shape(spec[0].shape), faint, small, ""))
-        rows += [(line, pale if pale != theme.INK else "#0072B2", small, "") for line in self._inside(shape)]
+        rows += [(line, _on(fill, theme.INSIDE_INK), small, "") for line in self._inside(shape)]
         if state.words():
             rows.append((state.words(), faint, small, ""))
         if place in self.sums:
@@ -136,9 +136,10 @@ class Pen:
             said = hooked[0] if len(hooked) == 1 else words.count(len(hooked), "hook")
             rows.append((text(f"{theme.HOOK} {said}", 40), _on(fill, theme.HOOK_INK), small, "b"))
         if state.wrong and state.worst is not None:
-            rows.append((f"{theme.WRONG} {state.worst.status}", theme.WRONG_INK, small, "b"))
+            rows.append((f"{theme.WRONG} {state.worst.status}", _on(fill, theme.WRONG_INK), small, "b"))
         for finding in state.findings[:2]:
-            rows.append((text(f"{theme.LOOK_HERE} {finding.code}", 40), theme.FINDING_INK, small, "b"))
+            said = text(f"{theme.LOOK_HERE} {finding.code}", 40)
+            rows.append((said, _on(fill, theme.FINDING_INK), small, "b"))
         return rows
 
     def _names(self, shape: Shape, root: bool) -> tuple[str, str]:

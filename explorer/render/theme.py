@@ -60,6 +60,7 @@ WRONG_INK: Final = "#A80F14"
 FINDING_INK: Final = "#8A4B00"
 HOOK_INK: Final = "#8A2F68"
 CAST_INK: Final = "#005B8A"
+INSIDE_INK: Final = "#00558A"
 
 # ---------------------------------------------------------------- clusters
 CLUSTER_FILLS: Final = ("#F8FAFC", "#EFF3F7", "#E4EAF0", "#D9E1E9")
