@@ -51,6 +51,12 @@ class Leaf(Array):
     def eval(self, box: Box, run: Run) -> Bounded:
         if not all(box):
             return [], None
+        memory = self.memory
+        if type(memory) is list and self.errors is None and len(box) == 1 and len(box[0]) == len(memory):
+            index = box[0]
+            if type(index) is range and index.start == 0 and self.strides == (1,):
+                run.work += len(memory)
+                return memory.copy(), None  # a small gradient, copied as a whole
         start, axes = window_axes(box, self.strides)
         start += self.offset
         if self._pairs:

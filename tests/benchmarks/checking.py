@@ -1,23 +1,32 @@
-"""What the sampled check of whole models costs beside torch's own backward of the same model.
+"""What the check of whole models costs beside torch's own backward of the same model.
 
-Run ``python -m tests.benchmarks.checking [resnet|gpt|mlp]...``. Per model: torch's backward in seconds, the
-check's, their ratio, nodes, statuses, and the names of nodes that took most of the time.
+Run ``python -m tests.benchmarks.checking [resnet|gpt|mlp|...]...``. Per model: medians of pairs, a plain
+backward and a checked one of the same graph in turn; the check of forward values; the peak of the check's own
+memory beside the activations that the graph keeps; nodes, statuses, and the nodes that took most of the time.
+All in processor time (on one thread that is the clock's; on a busy machine it says more).
 """
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections import Counter
+import tracemalloc
+from collections import defaultdict
 from collections.abc import Callable
-from time import perf_counter
+from dataclasses import dataclass
+from statistics import median
+from time import process_time
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from explorer.check import Checker, Mode
+from explorer.consistency import altered_values
+from explorer.report import CheckSummary
 from explorer.trace import trace
 from hooks.nodes import Event, capture
+from tests.benchmarks.watching import steps
 
 
 class Bottleneck(nn.Module):
@@ -97,46 +106,111 @@ def mlp() -> Tensor:
     return loss
 
 
+def long_chain() -> Tensor:
+    """10,000 operations in a row on three numbers: what a node costs by itself."""
+    y = torch.ones(3, requires_grad=True)
+    for _ in range(5000):
+        y = (y * 1.0001).sin()
+    return y.sum()
+
+
 MODELS: dict[str, tuple[Callable[[], Tensor], Mode]] = {
     "resnet": (resnet, "sample"),
     "gpt": (gpt, "sample"),
     "mlp": (mlp, "full"),
+    **{f"small {name}": (forward, "sample") for name, forward in steps().items()},
+    "chain": (long_chain, "sample"),
 }
 
+PAIRS = 5
 
-def measure(name: str) -> str:
-    """One row: torch's backward, then the check during a second backward of the same graph."""
-    build, mode = MODELS[name]
-    torch.manual_seed(0)
-    loss = build()
-    torch.autograd.backward(loss, retain_graph=True)  # warm: allocations, and the engine's tables
-    started = perf_counter()
+
+@dataclass(frozen=True)
+class Cost:
+    """One checked backward: seconds in all and by node name, and what the check found."""
+
+    seconds: float
+    spent: dict[str, float]
+    summary: CheckSummary
+
+
+def plain(loss: Tensor) -> float:
+    """Seconds of torch's own backward."""
+    started = process_time()
     torch.autograd.backward(loss, retain_graph=True)
-    plain = perf_counter() - started
+    return process_time() - started
+
+
+def checked(loss: Tensor, mode: Mode) -> Cost:
+    """A backward with the check, and what of it the check took."""
     found = trace([loss])
     checker = Checker(found, mode)
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
 
     def observe(event: Event) -> None:
-        before = perf_counter()
+        before = process_time()
         checker.observe(event)
-        spent[found.graph.nodes[event.index].name] += round(1e6 * (perf_counter() - before))
+        spent[found.graph.nodes[event.index].name] += process_time() - before
 
     watching = capture(found.live, observe)
     with watching:
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss, retain_graph=True)
     if watching.problem:
         raise RuntimeError(watching.problem)
     _, summary = checker.finish()
-    costly = ", ".join(f"{node} {micro / 1e6:.3g}" for node, micro in spent.most_common(4))
+    return Cost(sum(spent.values()), spent, summary)
+
+
+def memory(loss: Tensor, mode: Mode) -> tuple[int, int]:
+    """Peak bytes that Python allocated for the check, and bytes of the activations that the graph keeps."""
+    found = trace([loss])
+    kept: dict[int | None, int] = {}
+    for node in found.graph.nodes:
+        for value in node.saved:
+            if value.owner is None and value.leaf is None:
+                kept[value.storage] = max(kept.get(value.storage, 0), value.bytes)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        checker = Checker(found, mode)
+        with capture(found.live, checker.observe):
+            torch.autograd.backward(loss, retain_graph=True)
+        checker.finish()
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    return peak, sum(kept.values())
+
+
+def measure(name: str) -> str:
+    """One row of the table."""
+    build, mode = MODELS[name]
+    torch.manual_seed(0)
+    loss = build()
+    plain(loss)  # warm: allocations, and the engine's tables
+    checked(loss, mode)
+    pairs = [(plain(loss), checked(loss, mode)) for _ in range(PAIRS)]
+    backward, check = (median(row) for row in zip(*((own, cost.seconds) for own, cost in pairs), strict=True))
+    ratio = median(cost.seconds / own for own, cost in pairs)
+    started = process_time()
+    altered = altered_values(trace([loss]), [loss])
+    forward = process_time() - started
+    peak, activations = memory(loss, mode)
+    cost = pairs[-1][1]
+    most = sorted(cost.spent.items(), key=lambda row: -row[1])[:3]
+    costly = ", ".join(f"{node} {seconds * 1e3:.0f}" for node, seconds in most)
+    summary = cost.summary
     return (
-        f"{name:<8} backward {plain:.3g} s, check {summary.seconds:.3g} s, "
-        f"ratio {summary.seconds / plain:.2f}; "
-        f"{summary.checked} of {summary.nodes} nodes, {summary.elements} elements; "
-        f"{summary.statuses}; {costly}"
+        f"{name:<18} backward {backward * 1e3:8.1f} ms, check {check * 1e3:8.1f} ms, ratio {ratio:6.2f}; "
+        f"forward values {forward * 1e3:.0f} ms, {len(altered)} altered; "
+        f"memory {peak / 2**20:.1f} MiB, {100 * peak / max(activations, 1):.2g} % of the activations; "
+        f"{summary.checked} of {summary.nodes} nodes, {summary.elements} elements; {summary.statuses}; "
+        f"ms: {costly}"
     )
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     for chosen in sys.argv[1:] or MODELS:
         print(measure(chosen), flush=True)
