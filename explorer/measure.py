@@ -133,7 +133,11 @@ def in_shape_of(tensor: torch.Tensor, other: torch.Tensor, record: GradientRecor
     if not (tensor.is_contiguous() and other.is_contiguous()) and _steps(tensor) != _steps(other):
         return None
     shape = tuple(tensor.shape)
-    return record if shape == record.shape else replace(record, shape=shape)
+    if shape == record.shape:
+        return record
+    if record.finite and not record.zero:
+        return GradientRecord(shape, record.dtype, record.norm, numel=record.numel)
+    return replace(record, shape=shape)
 
 
 def _steps(tensor: torch.Tensor) -> list[tuple[int, int]]:

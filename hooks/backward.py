@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, TypeAlias
 
 import torch
@@ -113,8 +113,16 @@ def is_foreign(file: str) -> bool:
 
 def _doors(original: Any) -> list[Any]:
     """Every loaded module of torch's autograd that binds the door under its name."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("torch.autograd")]
-    return [module for module in modules if vars(module).get(DOOR) is original]
+    package: Any = torch.autograd
+    found, seen = [package], {id(package)}
+    for module in found:  # grows while it is read
+        for inner in list(vars(module).values()):
+            if type(inner) is not ModuleType or id(inner) in seen:
+                continue
+            if inner.__name__.startswith("torch.autograd."):
+                seen.add(id(inner))
+                found.append(inner)
+    return [module for module in found if vars(module).get(DOOR) is original]
 
 
 def _transformed(roots: Any) -> bool:

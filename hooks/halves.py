@@ -16,9 +16,10 @@ def underflowed(event: Event) -> bool:
     post-hook: its formula can be run once more on the same gradients in float32, without hooks and without
     freeing anything.
     """
+    for gradient in event.grad_inputs or ():
+        if gradient is not None and gradient.dtype is not torch.float16:
+            return False
     sent = [gradient for gradient in event.grad_inputs or () if gradient is not None]
-    if not sent or sent[0].dtype is not torch.float16:
-        return False
     halves = [g for g in sent if g.dtype is torch.float16 and g.is_cpu and g.layout is torch.strided]
     node: Any = event.node
     if not halves or len(halves) != len(sent) or isinstance(node, torch.autograd.function.BackwardCFunction):

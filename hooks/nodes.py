@@ -56,6 +56,11 @@ TIMED = 100_000
 time is then counted from the end of the event before, and includes what the engine did between them."""
 
 
+_recording: Callable[[], bool] = torch.is_grad_enabled
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+
+
 class Capture:
     """The context manager behind `capture`.
 
@@ -134,11 +139,11 @@ class Capture:
         if observe is None:
             return
         try:
-            if _undisturbed():
-                observe(event)
-            else:
+            if _recording() or _dispatch_modes() or _function_modes():
                 with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
                     observe(event)
+            else:  # operations of ours would neither be recorded by autograd nor seen by a mode
+                observe(event)
         except Exception as problem:  # noqa: BLE001 - the user's backward must not notice
             self._stop(problem)
 
@@ -163,12 +168,3 @@ def capture(nodes: Sequence[AutogradNode], observe: Observer) -> Capture:
 def is_leaf(node: AutogradNode) -> bool:
     """Whether `node` accumulates into a leaf's ``.grad``."""
     return type(node).__name__ == "AccumulateGrad"
-
-
-def _undisturbed() -> bool:
-    """Whether operations of ours would neither be recorded by autograd nor seen by a mode."""
-    return not (
-        torch.is_grad_enabled()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-    )

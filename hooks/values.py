@@ -54,8 +54,9 @@ class YoungValues:
         """
         self._credit -= 1
         found = 0
-        for thing in self._youngest():
-            if type(thing) is torch.Tensor and self.keep(thing, apart):
+        plain = torch.Tensor
+        for tensor in [thing for thing in self._youngest() if type(thing) is plain]:
+            if self.keep(tensor, apart):
                 found += 1
         if found:
             self._credit = min(self._credit + 3 * found, 2 * _CREDIT)
