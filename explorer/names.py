@@ -119,10 +119,11 @@ def _name_modules(names: Names, given: Iterable[nn.Module], variables: list[tupl
     several = sum(any(True for _, sub in _submodules(module) for _ in _owned(sub)) for _, module in roots) > 1
     for name, module in roots:
         names.held.append(module)
+        whole = _unsharded(module)
         prefix = f"{name}." if name and several else ""
         for path, sub in _submodules(module):
             names.modules.setdefault(id(sub), f"{prefix}{path}".rstrip("."))
-            for key, tensor in _owned(sub):
+            for key, tensor in (*_owned(sub), *whole.get(id(sub), ())):
                 names.parameters.add(id(tensor))
                 names._add(tensor, f"{prefix}{path}.{key}" if path else f"{prefix}{key}")
 
@@ -153,6 +154,27 @@ def _owned(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for key, value in list(attributes.items()):
         if issubclass(type(value), torch.Tensor) and value.requires_grad and value.is_leaf:
             yield key, value
+
+
+def _unsharded(root: nn.Module) -> dict[int, list[tuple[str, torch.Tensor]]]:
+    """By ``id(module)``, the whole parameters that FSDP2 puts in place of a module's shards while it runs.
+
+    They are the leaves of the graph, and no module holds them when backward is called.
+    """
+    found: dict[int, list[tuple[str, torch.Tensor]]] = {}
+    for _, module in _submodules(root):
+        state = getattr(module, "_get_fsdp_state", None) if _is_sharded(module) else None
+        held = vars(state()) if state is not None else {}
+        groups = held.get("_fsdp_param_groups") or [held.get("_fsdp_param_group")]
+        for parameter in (one for group in groups if group is not None for one in group.fsdp_params):
+            whole, info = vars(parameter).get("_unsharded_param"), parameter._module_info
+            if issubclass(type(whole), torch.Tensor):
+                found.setdefault(id(info.module), []).append((info.param_name, whole))
+    return found
+
+
+def _is_sharded(module: nn.Module) -> bool:
+    return any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
 
 
 def _optimized(optimizer: Any) -> Iterator[torch.Tensor]:

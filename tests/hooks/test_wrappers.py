@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 import explorer
 from hooks.modules import listed, wrapped_as
@@ -77,3 +81,50 @@ def test_a_wrapped_model_says_what_is_not_reached_by_its_own_names() -> None:
     (finding,) = [finding for report in watch.reports for finding in report.findings]
     assert finding.message.startswith("`unused.weight`, `unused.bias` are not in the graph of ")
     assert "`unused` never ran" in finding.message
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A group of this process only."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    time.sleep(0.2)  # torch 2.13 may hang if a group of one is destroyed right after its first call
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.filterwarnings("ignore")  # torch's own, on its internals
+def test_a_sharded_model_is_explored_whole() -> None:
+    model = net()
+    mesh = init_device_mesh("cpu", (1,))
+    for part in (model[0], model[1], model):
+        fully_shard(part, mesh=mesh)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with explorer.watch() as watch:
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(torch.randn(5, 3)).pow(2).mean().backward()
+            optimizer.step()
+    assert watch.problems == []
+    assert len(watch.reports) == 2
+    for report in watch.reports:
+        labels = {node.label for node in report.graph.nodes if node.kind == "leaf"}
+        assert labels == {"0.weight", "0.bias", "1.1.weight", "1.1.bias"}
+        assert report.check.checked == report.check.nodes
+        assert any(node.name == "RegisterPostBackwardFunctionBackward" for node in report.graph.nodes)
+        assert set(report.check.statuses) == {"match"}
+        assert [finding.code for finding in report.findings if finding.severity != "info"] == []
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.filterwarnings("ignore")  # torch's own, on its internals
+def test_the_sink_of_a_parallel_model_is_checked() -> None:
+    model = nn.parallel.DistributedDataParallel(net(), find_unused_parameters=True)
+    with explorer.watch() as watch:
+        model(torch.randn(5, 3)).pow(2).mean().backward()
+    report = watch.report
+    (sink,) = [node.id for node in report.graph.nodes if node.name == "_DDPSinkBackward"]
+    verdict = report.verdict(sink)
+    assert verdict is not None
+    assert verdict.status == "match"
+    assert {node.module for node in report.graph.nodes if node.name == "AddmmBackward0"} == {"0", "1.1"}

@@ -50,6 +50,7 @@ from explorer.engine.rules import (
     spectral,
     unary,
     views,
+    wrappers,
 )
 
 FAMILIES = (
@@ -74,6 +75,7 @@ FAMILIES = (
     spectral,
     unary,
     views,
+    wrappers,
 )
 """The modules that hold rules."""
 
