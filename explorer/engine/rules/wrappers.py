@@ -1,4 +1,4 @@
-"""Functions of torch's distributed wrappers, which pass tensors on for the sake of what their backward calls."""
+"""Functions of torch's distributed wrappers, which pass tensors on to be called back in backward."""
 
 from __future__ import annotations
 
