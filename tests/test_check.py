@@ -287,3 +287,64 @@ def test_the_users_gradients_and_random_state_are_untouched() -> None:
     assert plain.weight.grad is not None
     assert watched.weight.grad is not None
     assert torch.equal(plain.weight.grad, watched.weight.grad)
+
+
+def test_the_memory_that_was_sent_is_equal_as_a_whole_unless_a_hook_may_write_to_it() -> None:
+    x = torch.randn(50, 40, requires_grad=True)
+    assert run((x.view(40, 50).t().exp() * 2).sum())[0]["AccumulateGrad"].elements == 2000
+    y = torch.randn(50, 40, requires_grad=True)
+    with observe_hooks():
+        y.register_hook(lambda g: None)
+    verdict = run((y.view(40, 50).t().exp() * 2).sum())[0]["AccumulateGrad"]
+    assert verdict.elements < 100
+
+
+def test_a_view_sent_on_as_it_came_is_compared_as_a_whole_and_a_copy_is_not() -> None:
+    x = torch.randn(300, 400, requires_grad=True)
+    assert run((x.t() * 2).sum())[0]["TBackward0"].elements == 120_000
+    verdicts, _ = run((x.t() * 2).sum(), "TBackward0", 0, torch.clone)
+    assert (verdicts["TBackward0"].status, verdicts["TBackward0"].elements < 2000) == ("match", True)
+
+
+@pytest.mark.parametrize("slot", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(4, 40, 60, 70), (3, 5, 7), (30, 6)])
+def test_a_batch_norm_is_sampled_in_the_same_channels_and_no_fault_escapes(
+    shape: tuple[int, ...], slot: int
+) -> None:
+    def loss() -> Tensor:
+        torch.manual_seed(1)
+        norm = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[len(shape)](shape[1])
+        return (norm(torch.randn(shape).mul_(3).add_(5).requires_grad_()) * torch.rand(shape)).sum()  # type: ignore[no-any-return]  # a Tensor
+
+    name = "NativeBatchNormBackward0"
+    assert run(loss())[0][name].status == "match"
+    assert run(loss(), name, slot, lambda g: -g)[0][name].status == "mismatch"
+    assert run(loss(), name, slot, lambda g: g.roll(1, 1 if g.dim() > 1 else 0))[0][name].status == "mismatch"
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_a_centred_sum_that_cancels_is_looked_at_again(offset: float) -> None:
+    """Σ g (x - μ) as Σ g x - μ Σ g loses its digits where μ is large: no alarm comes of that."""
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        x = (torch.randn(24, 3, 40, 40, dtype=dtype) + offset).requires_grad_()
+        _, summary = run((nn.BatchNorm2d(3).to(dtype)(x) * torch.randn(24, 3, 40, 40, dtype=dtype)).sum())
+        assert set(summary.statuses) <= {"match", "loose"}
+
+
+def test_costly_sums_are_looked_at_in_fewer_places_and_never_in_none() -> None:
+    scale = torch.randn(32, 1, 1, requires_grad=True)
+    loss = (torch.randn(16, 32, 80, 80) * scale).tanh().sum()
+    verdict = run(loss)[0]["MulBackward0"]
+    assert verdict.status in ("match", "loose")
+    assert 6 <= verdict.elements < 16
+
+
+def test_in_full_says_what_was_covered_by_projections() -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn(300, 700).requires_grad_(), torch.randn(700, 200).requires_grad_()
+    verdicts, summary = run((x @ w).square().sum(), mode="full")
+    verdict = verdicts["MmBackward0"]
+    assert (verdict.status, verdict.elements, verdict.of) == ("match", 350_000, 350_000)
+    assert "by random projections" in verdict.reason
+    assert summary.wrong_share == 0.0
