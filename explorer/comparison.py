@@ -171,11 +171,11 @@ def comparison(rows: Iterable[Row], largest: int | None = None) -> str:
     widths = [max(len(line[column]) for line in (heads, *body)) for column in range(len(heads))]
     widths[0] = max(widths[0], 3)
     lines = [_line(heads, widths, "")]
-    lines += [
-        _line(cells, widths, "agree" if agrees(row) else "DIFFER")
-        for cells, row in zip(body, shown, strict=True)
-    ]
-    lines.append(f"{sum(map(agrees, rows))} of {len(rows)} agree")
+    lines += [_line(cells, widths, _verdict(row)) for cells, row in zip(body, shown, strict=True)]
+    compared = [row for row in rows if _ways(row) > 1]
+    alone = len(rows) - len(compared)
+    left = f", {alone} with nothing to compare" if alone else ""
+    lines.append(f"{sum(map(agrees, compared))} of {len(compared)} agree{left}")
     return "\n".join(lines) + "\n"
 
 
@@ -206,6 +206,16 @@ def told(quotients: Quotients | None, by_hand: Mapping[str, Nested] | None = Non
         raise UsageError(f"no gradient of that name and shape is compared: {', '.join(missing)}")
     lines = [f"({note})" for note in quotients.notes]
     return comparison(rows) + "".join(f"{line}\n" for line in lines)
+
+
+def _ways(row: Row) -> int:
+    """How many of the four ways to the derivative were taken."""
+    return sum(value is not None for value in (row.by_hand, row.pytorch, row.engine, row.numeric))
+
+
+def _verdict(row: Row) -> str:
+    """What the table says of a row; nothing where there is but one number."""
+    return "" if _ways(row) < 2 else "agree" if agrees(row) else "DIFFER"
 
 
 def _named(row: Row, name: str) -> bool:

@@ -184,19 +184,27 @@ class _Differences:
         self, received: Mapping[int, Mapping[Place, float]], engine: Mapping[int, Mapping[Place, float]]
     ) -> Quotients:
         """One row per element, and why some have no quotient."""
-        started, rows, notes = perf_counter(), [], []
+        started, notes = perf_counter(), []
         unsettled = late = 0
-        for number in (node for node in reversed(self.graph.order) if node in received):
-            label = self.graph.nodes[number].label
-            for place, given in received[number].items():
-                numeric = None
-                if perf_counter() - started > SECONDS:
-                    late += 1
-                else:
-                    numeric = self.quotient(number, place, given)
-                    unsettled += numeric is None
-                name = f"{label}{list(place)}" if place else label
-                rows.append(Row(name, None, given, engine.get(number, {}).get(place), numeric))
+        leaves = [node for node in reversed(self.graph.order) if node in received]
+        # the first element of every leaf before the second of any: time may run out
+        asked = [(rank, at) for rank in range(ELEMENTS) for at in range(len(leaves))]
+        found: dict[tuple[int, int], Row] = {}
+        for rank, at in asked:
+            number = leaves[at]
+            if rank >= len(received[number]):
+                continue
+            place, given = list(received[number].items())[rank]
+            if perf_counter() - started > SECONDS:
+                late += 1
+                continue
+            numeric = self.quotient(number, place, given)
+            unsettled += numeric is None
+            node = self.graph.nodes[number]
+            label = node.label if node.names else f"leaf{number}"  # as the narration calls it
+            name = f"{label}{list(place)}" if place else label
+            found[at, rank] = Row(name, None, given, engine.get(number, {}).get(place), numeric)
+        rows = [found[place] for place in sorted(found)]
         if unsettled:
             notes.append(
                 f"{unsettled} of the quotients did not settle: a kink (relu, max) is near, or all is rounding"

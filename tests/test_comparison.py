@@ -93,3 +93,9 @@ def test_gradients_by_hand_go_into_the_first_column_of_a_report() -> None:
         told(found, {"c": 1.0})
     assert told(Quotients(problem="it is gone")) == "no numeric gradients: it is gone\n"
     assert "not asked for" in told(None)
+
+
+def test_a_number_alone_agrees_with_nothing() -> None:
+    table = comparison([Row("a", pytorch=1.0), Row("b", pytorch=1.0, numeric=1.0)])
+    assert table.splitlines()[1].split() == ["a", "–", "1", "–", "–"]
+    assert table.endswith("1 of 1 agree, 1 with nothing to compare\n")

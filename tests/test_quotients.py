@@ -96,6 +96,16 @@ def test_at_a_kink_there_is_no_quotient() -> None:
     assert "1 of the quotients did not settle" in found.notes[0]
 
 
+def test_when_time_runs_out_every_leaf_had_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = torch.randn(5, requires_grad=True), torch.randn(5, requires_grad=True)
+    ticks = iter(range(100))
+    monkeypatch.setattr("explorer.quotients.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("explorer.quotients.SECONDS", 2.0)
+    found = quotients_of((a.sin() * b).sum())
+    assert len({row.name.partition("[")[0] for row in found.rows}) == len(found.rows) == 2
+    assert any("4 elements were left out" in note for note in found.notes)
+
+
 def test_what_cannot_be_run_again_is_refused_with_its_reason(tmp_path: Path) -> None:
     class Twice(torch.autograd.Function):
         @staticmethod
