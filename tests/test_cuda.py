@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import explorer
+from explorer import journal
 from explorer.report import BAD_STATUSES, Report
 
 pytestmark = [
@@ -125,3 +127,28 @@ def test_half_precision_draws_no_false_alarm() -> None:
     with watch:
         loss.backward()
     assert not any(watch.report.check.statuses.get(status) for status in BAD_STATUSES)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_light_record_of_a_device(name: str, tmp_path: Path) -> None:
+    """Each layer's numbers are those of its gradients, which come over once."""
+    torch.manual_seed(0)
+    model, inputs = PROBLEMS[name]()
+    with explorer.watch(model, every=5, log=tmp_path / "a.jsonl"):
+        for _ in range(2):
+            model.zero_grad()
+            loss_of(model, inputs).backward()
+    (run,) = journal.read(tmp_path / "a.jsonl")
+    assert [step.explored for step in run.steps] == [True, False]
+    for layer, found in run.steps[1].layers.items():
+        whole = torch.cat(
+            [
+                parameter.grad.double().flatten()
+                for key, parameter in model.named_parameters()
+                if key.rpartition(".")[0] == layer and parameter.grad is not None
+            ]
+        )
+        assert found.elements == whole.numel()
+        assert found.zeros == int((whole == 0).sum())
+        assert found.norm == pytest.approx(float(whole.norm()), rel=1e-5)
+        assert found.largest == pytest.approx(float(whole.abs().max()), rel=1e-6)

@@ -19,7 +19,7 @@ from explorer.evidence import Looked
 from explorer.graph import Graph, Node
 from explorer.journal import LayerGradient, Step
 from explorer.kept import FEWEST, WRONG, Kept
-from explorer.layers import Sums
+from explorer.layers import Sums, _on_device
 from explorer.light import Light
 from explorer.progress import ProgressLine, line
 from explorer.report import CheckSummary, Report
@@ -132,6 +132,19 @@ def test_one_tensor(tensor: torch.Tensor) -> None:
     assert found.norm == pytest.approx(float(exact.norm()), rel=1e-5, nan_ok=True)
     largest = float(exact.abs().max()) if exact.numel() else 0.0
     assert found.largest == pytest.approx(largest, nan_ok=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_what_is_computed_on_a_device(dtype: torch.dtype) -> None:
+    """The same numbers by the operations that run there; here they run in memory."""
+    for tensor in (torch.tensor([0.0, -3.0, 4.0] * 100), torch.tensor([math.nan, -math.inf, 0.0, 2.0])):
+        sums, other = Sums(), Sums()
+        sums.add("a", tensor.to(dtype))
+        other._device.append(("a", tensor.numel(), _on_device(tensor.to(dtype))))
+        there, here = other.finish()["a"], sums.finish()["a"]
+        assert there.norm == pytest.approx(here.norm, rel=1e-6, nan_ok=True)
+        assert (there.zeros, there.nonfinite, there.elements) == (here.zeros, here.nonfinite, here.elements)
+        assert there.largest == pytest.approx(here.largest, nan_ok=True)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
