@@ -15,6 +15,7 @@ from explorer.engine.array import Array
 from explorer.engine.elementwise import Full, Missing
 from explorer.engine.leaf import Leaf
 from explorer.engine.memory import ITEM_FORMATS
+from explorer.sparse import entries_of
 from hooks.memory import has_memory
 
 _NAMES = {getattr(torch, name): name for name in ITEM_FORMATS if hasattr(torch, name)}
@@ -31,6 +32,8 @@ def leaf_of(tensor: torch.Tensor, copied: int = 0) -> Array:
     The leaf keeps `tensor` alive: drop it soon. One of at most `copied` elements is read at once instead:
     a list of so few numbers is had sooner than a view of the memory.
     """
+    if tensor.layout is not torch.strided:
+        return entries_of(tensor, leaf_of)
     name = _NAMES.get(tensor.dtype)
     problem = _unreadable(tensor, name)
     if problem:
@@ -60,8 +63,6 @@ def leaf_of(tensor: torch.Tensor, copied: int = 0) -> Array:
 
 def _unreadable(tensor: torch.Tensor, name: str | None) -> str:
     """Why the memory of `tensor` cannot be read, "" when it can."""
-    if tensor.layout is not torch.strided:
-        return f"a {str(tensor.layout).removeprefix('torch.')} tensor has no strided memory"
     if tensor.is_nested:
         return "a nested tensor has no strided memory"
     if tensor.is_quantized or name is None:

@@ -175,12 +175,27 @@ def _truncated(a: float, b: float) -> float:
     return float(math.trunc(found)) if math.isfinite(found) else found
 
 
-def _exactly(
+def _of_floor(
     r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
 ) -> Errors:
-    """The remainder is exact, and so is what is divided from it."""
-    return None
+    """The remainder is exact, and what is divided from it an integer; it is rounded where it is large."""
+    return [2 * r.u * abs(x) if abs(x) * r.u >= 0.25 else 0.0 for x in v]
 
 
-FLOOR_DIVIDE = Operation("floor_divide", _floored, _floored, _exactly, complex_result=False)
-TRUNCATED_DIVIDE = Operation("truncated_divide", _truncated, _truncated, _exactly, complex_result=False)
+def _of_truncation(
+    r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
+) -> Errors:
+    """Torch rounds the quotient first: just below an integer it may be that integer, 1 away."""
+    found = []
+    for x, a, b in zip(v, *parts):  # noqa: B905 - parts may repeat
+        size = 2 * r.u * abs(x) if abs(x) * r.u >= 0.25 else 0.0
+        if b and math.isfinite(a) and math.isfinite(b) and math.fmod(a, b):
+            quotient = abs(a / b)
+            near = abs(quotient - round(quotient)) <= 2 * r.u * quotient
+            size += 1.0 if near else 0.0
+        found.append(size)
+    return found
+
+
+FLOOR_DIVIDE = Operation("floor_divide", _floored, _floored, _of_floor, complex_result=False)
+TRUNCATED_DIVIDE = Operation("truncated_divide", _truncated, _truncated, _of_truncation, complex_result=False)

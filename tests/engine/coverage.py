@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from explorer.engine.rules import rule_for
-from explorer.engine.rules.absent import ABSENT
+from explorer.engine.rules.absent import reason_for
 from tests.problems import PROBLEMS
 from tests.test_op_db import DIFFERENTIABLE, flat
 
@@ -79,7 +79,13 @@ def reason_of(name: str) -> str:
     rule = rule_for(name)
     if rule is not None:
         return rule.function.__module__.rsplit(".", 1)[-1] + "." + rule.function.__name__
-    return "NO RULE: " + ABSENT.get(name, "not written yet")
+    return "NO RULE: " + (reason_for(name) or "not written yet")
+
+
+def node_classes() -> list[str]:
+    """The name of every class of backward nodes that the installed torch has generated or written."""
+    found = [name for name in dir(torch._C._functions) if "Backward" in name]
+    return sorted({*found, "CopySlices", "CopyBackwards"})
 
 
 def table(counts: Counter[str]) -> str:
@@ -97,4 +103,5 @@ def table(counts: Counter[str]) -> str:
 if __name__ == "__main__":
     limit = int(sys.argv[1]) if len(sys.argv) > 1 else 25
     print(f"op_db, {limit} samples of each operation\n{table(op_db_names(limit))}\n")
-    print(f"models\n{table(model_names())}")
+    print(f"models\n{table(model_names())}\n")
+    print(f"every node class of torch {torch.__version__}\n{table(Counter(node_classes()))}")
