@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from explorer.comparison import told
 from explorer.errors import ExplorerError
 from explorer.render import check_suffix, save
 from explorer.watching import Watch
@@ -33,6 +34,8 @@ PATIENCE = 1.0
 @click.option("--call", default="1")
 @click.option("--check", type=click.Choice(["sample", "full", "off"]), default="sample")
 @click.option("--page", is_flag=True)
+@click.option("--explain", is_flag=True)
+@click.option("--numeric", is_flag=True)
 def _options(**given: Any) -> dict[str, Any]:
     return given
 
@@ -42,7 +45,10 @@ def register(shell: Any) -> None:
     from IPython.display import display  # IPython is there, for it has called us
 
     def explore(line: str, cell: str) -> None:
-        """Run the cell and draw its backward: [--call N|all] [--check sample|full|off] [--page] [-o PATH]."""
+        """Run the cell and draw its backward.
+
+        [--call N|all] [--check sample|full|off] [--page] [--explain] [--numeric] [-o PATH]
+        """
         try:
             run(shell, line, cell, display)
         except (ExplorerError, click.ClickException) as error:
@@ -64,12 +70,22 @@ def run(shell: Any, line: str, cell: str, display: Any) -> None:
     for path in options["outputs"]:
         check_suffix(path)
     bar = Bar(display)
-    with Watch(check=options["check"], call=options["call"], progress=bar.told, work_out=FEW_NODES) as watch:
+    with Watch(
+        check=options["check"],
+        call=options["call"],
+        progress=bar.told,
+        work_out=FEW_NODES,
+        numeric=options["numeric"],
+    ) as watch:
         result = shell.run_cell(cell)
     bar.close()
     reports = watch.reports
     for report in reports[-SHOWN:]:
         display(report.show() if options["page"] else report)
+        if options["explain"]:
+            display({"text/plain": report.explain()}, raw=True)
+        if options["numeric"]:
+            display({"text/plain": told(report.quotients)}, raw=True)
     if reports:
         for path in options["outputs"]:
             save(watch.session(scripted=False), path)

@@ -13,6 +13,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
+from explorer.magic import run
 from explorer.watching import Watch
 
 CELL = """\
@@ -126,3 +127,23 @@ def test_a_progress_that_fails_harms_nothing() -> None:
     assert x.grad is not None
     assert watch.report.check.checked == 3
     assert any("no display" in problem for problem in watch.report.problems)
+
+
+class Shell:
+    """What the magic needs of IPython's shell: it runs a cell."""
+
+    def run_cell(self, cell: str) -> None:
+        exec(cell, {})
+
+
+def test_the_backward_told_and_beside_quotients_on_request() -> None:
+    shown: list[Any] = []
+    cell = "import torch\nw = torch.tensor(3.0, requires_grad=True)\n(w * w).backward()\n"
+    run(Shell(), "--explain --numeric", cell, lambda content, **_: shown.append(content))
+    report, explained, table = shown
+    assert report.graph.nodes
+    assert "to w, twice: ∂(w·w)/∂w = w = 3, so 1 × 3 = 3 each time" in explained["text/plain"]
+    assert table["text/plain"].endswith("1 of 1 agree\n")
+    shown.clear()
+    run(Shell(), "", cell, lambda content, **_: shown.append(content))
+    assert len(shown) == 1
