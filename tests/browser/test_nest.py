@@ -250,3 +250,31 @@ def test_depths_can_be_chosen_and_one_s_own_choice_is_named(show: Show) -> None:
 def test_a_hostile_address_does_nothing(show: Show, hash_: str) -> None:
     tab = show(samples.block(), hash_)
     assert tab.run("document.querySelectorAll('.drawing .n').length") > 0
+
+
+def test_a_parameter_inside_its_operation_unfolds_with_the_same_modules_open(show: Show) -> None:
+    report = samples.resnet()
+    tab = show(report)
+    frames = "[...document.querySelectorAll('.drawing .m')].map((m) => m.dataset.m)"
+    tab.run("location.hash = '#o0'")  # every module folded
+    tab.frames()
+    press_sign(tab, sign("layer4"))
+    tab.click("#ae-search")
+    tab.type("conv1.weight")
+    tab.press("Enter")
+    assert tab.text("#ae-panel h2") == "conv1.weight"
+    assert tab.run("document.querySelectorAll('.ring').length") == 1
+    before = [label.split(",")[0] for label in tab.run(LABELS)]
+    assert "conv1.weight" not in before
+    tab.press("u")
+    after = [label.split(",")[0] for label in tab.run(LABELS)]
+    assert "conv1.weight" in after
+    assert tab.text("#ae-panel h2") == "conv1.weight"
+    assert {"layer1", "layer2", "layer3"} <= set(after)  # still folded
+    assert "layer4" not in after
+    assert "layer4.0" in after
+    assert set(tab.run(frames)) == {"conv1", "layer4"}
+    tab.press("f")
+    folded = [label.split(",")[0] for label in tab.run(LABELS)]
+    assert "conv1" in folded
+    assert "conv1.weight" not in folded

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from explorer.errors import LayoutError
+from explorer.render import fold, picture
 from explorer.render import layout as module
-from explorer.render import picture
+from explorer.render.html import page
 from explorer.render.layout import LayoutTimeoutError, dpi_for, embedded, find, layout, size
+from explorer.render.page import views as views_module
+from explorer.render.page.palette import Palette
 from tests.render import samples
 
 GRAPH = "digraph { a -> b }"
@@ -111,3 +114,29 @@ def test_large_pictures_are_capped_in_pixels() -> None:
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(LayoutError, match="svg, png, pdf"):
         layout(GRAPH, "gif")
+
+
+def test_a_page_whose_layout_hangs_is_coarser_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, engine: Callable[[str], str]
+) -> None:
+    boxes = len(fold.draw(samples.block()).shapes)
+    hanging = engine(
+        f'input=$(cat); case "$input" in *"t{boxes - 1} [label"*) exec sleep 20;; '
+        f'*) printf "%s" "$input" | {embedded()} -Tsvg;; esac'
+    )
+    monkeypatch.setenv(module.VARIABLE, hanging)
+    monkeypatch.setattr(views_module, "TIMEOUT", 1.5)
+    first, *_ = views_module.views(samples.block(), Palette())
+    assert first.note == "drawn more coarsely than asked: the layout took more than 1.5 s"
+    assert len(first.drawing.shapes) < boxes
+
+
+def test_a_page_without_an_engine_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, engine: Callable[[str], str]
+) -> None:
+    monkeypatch.setenv(module.VARIABLE, engine("echo out of cheese >&2; exit 3"))
+    with pytest.raises(LayoutError, match="out of cheese"):
+        page(samples.block())
+    monkeypatch.setenv(module.VARIABLE, engine("cat > /dev/null; echo '<?xml ?><svg></svg>'"))
+    with pytest.raises(LayoutError, match="drew 1 of"):
+        page(samples.block())

@@ -77,16 +77,11 @@ function piecesOf(view, source, target, [from, to], again) {
   return pieces;
 }
 
-/** What is open when another level of detail takes over: the same modules, and those around `nodes`. */
+/** What is open when another level of detail takes over: what was open before, and what is around `nodes`. */
 function carried(from, to, nodes = []) {
   if (!to.modules) return null;
-  const open = new Set(to.opened);
-  if (from.modules) {
-    const keys = new Map(from.modules.map(({key, number}) => [key, from.open.has(number)]));
-    for (const {key, number} of to.modules) {
-      if (keys.has(key)) open[keys.get(key) ? "add" : "delete"](number);
-    }
-  }
+  const before = from.modules ? new Set(from.modules.filter(({number}) => from.open.has(number)).map(({key}) => key)) : null;
+  const open = new Set(to.modules.filter(({number, key}) => (before ? !number || before.has(key) : to.opened.has(number))).map(({number}) => number));
   return openAround(to, open, nodes);
 }
 

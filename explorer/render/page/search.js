@@ -54,6 +54,7 @@ function takeHit(number) {
   const node = search.hits[number];
   if (!node) return;
   closeSearch();
+  stage.host.focus({preventScroll: true});
   choose(node.id, {reveal: true});
 }
 
