@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from math import pi, sqrt, tanh
+
 from explorer.arithmetic.block import spread
 from explorer.arithmetic.rules import Case, Worked, rule, total
 from explorer.formulas import arguments, operation
 from explorer.mathematics import lookup
 from explorer.values import plain_only
 
-__all__ = ["elementwise", "expand"]
+__all__ = ["elementwise", "expand", "gelu"]
 
 PASSING = frozenset({"add.Tensor", "sub.Tensor", "rsub.Tensor", "clone", "alias", "_to_copy", "lift_fresh"})
 """What passes a gradient on as it is: with one use there is nothing to work out."""
+
+CUBE = 0.044715
+"""The constant of GELU's tanh form."""
 
 USES = 4096
 """An element broadcast to more places than this is not worked out."""
@@ -37,6 +42,18 @@ def elementwise(case: Case) -> Worked | None:
 def expand(case: Case) -> Worked | None:
     """Σ G over the places the element was repeated to."""
     return total((one,) for one in case.given.uses(case.place, case.shape))
+
+
+@rule("gelu")
+def gelu(case: Case) -> Worked | None:
+    """G·(Φ(x) + x·φ(x)), or with tanh for Φ: ½(1 + t) + ½x·(1 − t²)·√(2/π)·(1 + 3·0.044715·x²), where
+    t = tanh(√(2/π)·(x + 0.044715·x³))."""
+    if not plain_only(case.node):
+        return elementwise(case)
+    x, given, root = case.need("self").at(case.place), case.given.at(case.place), sqrt(2 / pi)
+    t = tanh(root * (x + CUBE * x**3))
+    slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * root * (1 + 3 * CUBE * x * x)
+    return total([(given, slope)])
 
 
 def _at(case: Case, place: tuple[int, ...]) -> dict[str, float]:

@@ -106,6 +106,7 @@ CASES: dict[str, tuple[str, int, Callable[[], Tensor]]] = {
     "broadcast quotient": ("Div", 2, lambda: r(1, 20) / (r(5, 1) * 0.1).exp()),
     "expansion": ("Expand", 1, lambda: r(5, 1).expand(5, 90)),
     "gelu": ("Gelu", 1, lambda: F.gelu(r(5, 20))),
+    "gelu by tanh": ("Gelu", 1, lambda: F.gelu(r(5, 20), approximate="tanh")),
     "relu": ("Relu", 1, lambda: F.relu(r(5, 20))),
     "power": ("Pow", 1, lambda: r(5, 20) ** 3),
 }  # fmt: skip
