@@ -22,10 +22,9 @@ def text(across: Across) -> str:
     """The comparison as plain text that ends with a newline."""
     runs = across.runs
     script = words.clean(runs[0].script, 60)
-    lines = [
-        f"{len(runs)} ranks{f' of {script}' if script else ''} · {across.calls:,} backward calls compared",
-        "",
-    ]
+    of_script = f" of {script}" if script else ""
+    compared = words.count(across.calls, "backward call")
+    lines = [f"{len(runs)} ranks{of_script} · {compared} compared", ""]
     for table in across.tables:
         lines += [*_table(across, table), ""]
     lines += [f"✗ {words.clean(difference, 400)}" for difference in across.differences]
@@ -70,7 +69,7 @@ def page(across: Across) -> str:
         "\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{len(across.runs)} ranks · autograd explorer</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{len(across.runs)} ranks, {across.calls:,} backward calls compared</h1>"
+        f"<h1>{len(across.runs)} ranks, {words.count(across.calls, 'backward call')} compared</h1>"
         f"<ul>{told}</ul>{''.join(parts)}{'<h2>Findings</h2><ul>' + found + '</ul>' if found else ''}"
         "</body></html>\n"
     )
