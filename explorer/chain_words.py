@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from explorer.derivatives import AGREE, wire_names
 from explorer.graph import Node
 from explorer.report import Report, Shares
-from explorer.values import Forward
+from explorer.values import Forward, argument_names
 
 if TYPE_CHECKING:
     from explorer.chains import Group, Path
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Telling"]
 
 WIDTH = 80
-"""Columns that a note fills."""
+"""Columns that a path and a note fill."""
 
-SHOWN = 12
+SHOWN = 16
 """A longer path is written with its middle left out."""
 
 
@@ -43,7 +43,8 @@ class Telling:
         word = "path" if self.count == 1 else "paths"
         lines = [f"{self.count:,} {word} from {roots} to {names[self.target]}{self.which()}"]
         for number, path in enumerate(self.listed, 1):
-            lines += [f"{number:>3}. {self.chain(path, names)}", *self.brought(path)]
+            lines += wrap(f"{number:>3}. {self.chain(path, names)}", WIDTH, subsequent_indent="     ")
+            lines += self.brought(path)
         lines += self.together(names) if self.count else []
         lines += wrap(note, WIDTH)
         return "\n".join(lines) + "\n"
@@ -57,10 +58,11 @@ class Telling:
         nodes = [self.report.graph.nodes[number] for number in path.nodes]
         modules = path.norm is not None or any(node.module for node in nodes)
         words: list[tuple[str, int]] = []
-        for node in nodes:
+        for place, node in enumerate(nodes):
             named = node.kind == "leaf" or bool(node.names) or not modules
             alike = node.module or _operation(node)
             word = names[node.id] if named or not words else alike
+            word += self.side(path, place)
             times = words.pop()[1] if words and words[-1][0] == word else 0
             words.append((word, times + 1))
         operations = {_operation(node) for node in nodes}
@@ -68,6 +70,15 @@ class Telling:
         if len(said) > SHOWN:
             said = [*said[: SHOWN // 2], f"… {len(said) - SHOWN} more …", *said[-SHOWN // 2 :]]
         return " → ".join(said)
+
+    def side(self, path: Path, place: int) -> str:
+        """ " (query)" where a path leaves attention by one of its three inputs, "" elsewhere."""
+        if place >= len(path.edges):
+            return ""
+        edge = self.report.graph.edges[path.edges[place]]
+        arguments = argument_names(self.report.graph, self.report.graph.nodes[edge.source])
+        name = arguments[edge.source_slot] if edge.source_slot < len(arguments) else ""
+        return f" ({name})" if name in {"query", "key", "value"} else ""
 
     def which(self) -> str:
         """Which of the paths are listed, where not all are."""

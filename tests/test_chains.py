@@ -34,7 +34,7 @@ def test_x_y_z() -> None:
     found = paths_of((x + y) * z, "x", x=x, y=y, z=z)
     assert (found.count, found.total, found.gradient, found.note) == (1, -4.0, -4.0, "")
     assert found.listed[0].local == (-4.0, 1.0)
-    assert found.text == "1 path from loss to x\n  1. loss → v1 → x\n     (-4) × 1 = (-4)\ngradient: (-4)\n"
+    assert found.text == "1 path from loss to x\n  1. loss → v1 → x\n     (-4) × 1 = -4\ngradient: -4\n"
 
 
 def test_the_same_variable_twice_is_two_paths() -> None:
