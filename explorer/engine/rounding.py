@@ -8,7 +8,7 @@ subnormal numbers are lost, `largest` the largest finite number.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,17 @@ class Rounding:
 _DOUBLE = Rounding(u=2.0**-52, ua=2.0**-52, eta=2.0**-1021, largest=1.7976931348623157e308)
 _SINGLE = Rounding(u=2.0**-24, ua=2.0**-24, eta=2.0**-126, largest=3.4028234663852886e38)
 
+
+def _of_pairs(real: Rounding) -> Rounding:
+    """Complex numbers: a product rounds six times and a quotient twelve, each to the size of the result."""
+    return replace(real, u=4 * real.u, ua=4 * real.ua)
+
+
 ROUNDINGS: dict[str, Rounding] = {
     "float64": _DOUBLE,
-    "complex128": _DOUBLE,
+    "complex128": _of_pairs(_DOUBLE),
     "float32": _SINGLE,
-    "complex64": _SINGLE,
+    "complex64": _of_pairs(_SINGLE),
     "float16": Rounding(u=2.0**-11, ua=2.0**-24, eta=2.0**-24, largest=65504.0),
     "bfloat16": Rounding(u=2.0**-8, ua=2.0**-24, eta=2.0**-126, largest=3.3895313892515355e38),
 }

@@ -101,8 +101,26 @@ def polygamma(order: int) -> Operation:
 
     bound = smooth(64, lambda x, v: abs(v))
     # Torch's trigamma ends its series so early that 1/(30·6⁹) = 3.3e-9 is missing, even in float64.
-    loose = _reflected(bound, lambda x: 2 * hurwitz(3, x), 5e-9) if order == 1 else bound
+    loose = _reflected(bound, lambda x: 2 * hurwitz(3, x), 5e-9) if order == 1 else _of_series(order)
     return unary(f"polygamma {order}", value, loose)
+
+
+def _of_series(order: int) -> ErrorRule:
+    """The rounding of n! Σ (x + k)^-(n+1), whose terms have both signs where x is negative."""
+
+    def error(
+        r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
+    ) -> Errors:
+        found = []
+        for x, q in zip(v, parts[0]):  # noqa: B905 - parts may repeat
+            size = abs(x)
+            if -1e5 < q < 0 and q != math.floor(q):
+                below = range(math.ceil(-q))
+                size += math.factorial(order) * sum(abs(q + k) ** -(order + 1) for k in below)
+            found.append(64 * r.u * size + r.eta)
+        return found
+
+    return error
 
 
 # -------------------------------------------------------------------- modified Bessel functions

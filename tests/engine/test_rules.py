@@ -148,6 +148,7 @@ def checked_by_name(loss: torch.Tensor) -> dict[str, str]:
 ELSEWHERE = {
     "FusedRmsNormBackward0": "torch makes it on a GPU alone: `test_fused_rms_norm` asks the rule without it",
     LAYER: "tests.engine.test_sequences",
+    "SparseAddmmBackward0": "tests.engine.test_sparse",
     "RegisterPostBackwardFunctionBackward": "FSDP2: tests.hooks.test_wrappers",
 }
 

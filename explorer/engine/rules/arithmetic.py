@@ -111,16 +111,16 @@ def addcdiv(n: Site, g: Array) -> Vjp:
 
 @vjp("LerpBackward0")
 def lerp_scalar(n: Site, g: Array) -> Vjp:
-    """y = a + w (b - a):  da = (1 - w) g,  db = w g."""
-    w = n.weight
+    """y = a + w (b - a):  da = (1 - w̄) g,  db = w̄ g."""
+    w = conj(n.weight)
     return [g * (1 - w), g * w]
 
 
 @vjp("LerpBackward1")
 def lerp(n: Site, g: Array) -> Vjp:
-    """y = a + w (b - a):  da = (1 - w) g,  db = w g,  dw = g (b - a)."""
-    w = n.weight
-    return [g * (1 - w), g * w, g * (n.end - n.self) if n.needs(2) else None]
+    """y = a + w (b - a):  da = (1 - w̄) g,  db = w̄ g,  dw = g conj(b - a)."""
+    w = conj(n.weight)
+    return [g * (1 - w), g * w, g * (n.end - n.self).conj() if n.needs(2) else None]
 
 
 # -------------------------------------------------------------------- choices

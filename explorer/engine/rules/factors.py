@@ -418,6 +418,8 @@ def svd(n: Site, gu: Array | None, gs: Array | None, gvh: Array | None) -> Vjp:
     what of dU lies outside U's span comes as (dU - U Uᴴ dU) S⁻¹ Vᴴ, and so for V. For complex A the
     diagonal of Uᴴ dU (which must be imaginary) is divided by 2 s.
     """
+    if n.U.is_complex and (gu is not None or gvh is not None):
+        raise RuleError("complex singular vectors: defined up to a phase, which their rounding turns")
     s, k = n.S, n.S.shape[-1]
     u, vh = n.U.slice(-1, 0, k), n.Vh.slice(-2, 0, k)
     gap = (s.unsqueeze(-2) - s.unsqueeze(-1)) * (s.unsqueeze(-2) + s.unsqueeze(-1))

@@ -8,6 +8,7 @@ from typing import Any
 from explorer.engine.array import Array
 from explorer.engine.elementwise import COSH, LOG1P, SINH, Full
 from explorer.engine.registry import Site, as_complex, vjp
+from explorer.engine.rounding import rounding_of
 from explorer.engine.rules.arithmetic import as_array, conj
 from explorer.engine.rules.reductions import norm_gradient
 from explorer.engine.special import (
@@ -125,14 +126,20 @@ def log1p(n: Site, g: Array) -> Vjp:
 def logaddexp(n: Site, g: Array) -> Vjp:
     """y = log(eᵃ + eᵇ):  da = g / (1 + e^(b-a)),  db = g / (1 + e^(a-b)) (conjugated)."""
     a, b = n.self, n.other
-    return [g / (1 + (b - a).exp()).conj(), g / (1 + (a - b).exp()).conj()]
+    return [g / (1 + _in_range(n, (b - a).exp())).conj(), g / (1 + _in_range(n, (a - b).exp())).conj()]
+
+
+def _in_range(n: Site, x: Array) -> Array:
+    """`x`, infinite where the dtype of the node holds no such number: torch's step rounds it to that."""
+    largest = rounding_of([spec.dtype for spec in n.outputs if spec is not None]).largest
+    return x if x.is_complex else x.where(~(x > largest), inf)
 
 
 @vjp("Logaddexp2Backward0")
 def logaddexp2(n: Site, g: Array) -> Vjp:
     """y = log₂(2ᵃ + 2ᵇ):  da = g / (1 + 2^(b-a)),  db = g / (1 + 2^(a-b))."""
     a, b = n.self, n.other
-    return [g / (1 + 2 ** (b - a)), g / (1 + 2 ** (a - b))]
+    return [g / (1 + _in_range(n, 2 ** (b - a))), g / (1 + _in_range(n, 2 ** (a - b)))]
 
 
 @vjp("XlogyBackward0", "XlogyBackward1", "XlogyBackward2")
@@ -172,8 +179,9 @@ def entr(n: Site, g: Array) -> Vjp:
 
 @vjp("LdexpBackward0")
 def ldexp(n: Site, g: Array) -> Vjp:
-    """y = a 2ᵇ:  da = g 2ᵇ,  db = g ȳ log 2."""
-    return [g * 2.0**n.other if n.needs(0) else None, g * n.result.conj() * log(2) if n.needs(1) else None]
+    """y = a 2ᵇ:  da = g conj(2ᵇ),  db = g ȳ log 2."""
+    da = g * (2.0**n.other).conj() if n.needs(0) else None
+    return [da, g * n.result.conj() * log(2) if n.needs(1) else None]
 
 
 @vjp("FrexpBackward0")

@@ -104,7 +104,8 @@ def norm_gradient(x: Array, y: Array, g: Array, order: float, dims: Dims, keepdi
     if order == 2:
         return g * (x / y).where(y.ne(0))
     if abs(order) == inf:
-        largest = abs(x).eq(y)
+        # The size of a complex number is rounded, that of a real one is not.
+        largest = (abs(abs(x) - y) <= y * 2e-7) if x.is_complex else abs(x).eq(y)
         return x.sign() * (g / largest.sum(dims, keepdim=True)).where(largest)
     if order < 1:
         return (x.sign() * abs(x) ** (order - 1)).where(x.ne(0)) * g * y ** (1 - order)
@@ -115,10 +116,10 @@ def norm_gradient(x: Array, y: Array, g: Array, order: float, dims: Dims, keepdi
 
 @vjp("LogsumexpBackward0")
 def logsumexp(n: Site, g: Array) -> Vjp:
-    """y = log Σ eˣ:  dx = g exp(x - y)."""
+    """y = log Σ eˣ:  dx = g conj(exp(x - y))."""
     shape = n.self.shape
     y = widened(n.result, shape, n.dim, n.keepdim)
-    return [widened(g, shape, n.dim, n.keepdim) * (n.self - y).exp()]
+    return [widened(g, shape, n.dim, n.keepdim) * (n.self - y).exp().conj()]
 
 
 # -------------------------------------------------------------------- extremes

@@ -30,8 +30,9 @@ def batch_norm_legit(n: Site, g: Array, *_: Array | None) -> Vjp:
 
 @vjp("SoftMarginLossBackward0")
 def soft_margin(n: Site, g: Array) -> Vjp:
-    """l = log(1 + e^(-t x)):  dx = -g t σ(-t x)."""
-    return [averaged(n, g, n.self) * -n.target * (-n.target * n.self).sigmoid()]
+    """l = log(1 + e^(-t x)):  dx = -g t z / (1 + z), z = e^(-t x)."""
+    z = (-n.target * n.self).exp()
+    return [-n.target * z / (1 + z) * averaged(n, g, n.self)]
 
 
 @vjp("MultiMarginLossBackward0")

@@ -14,6 +14,7 @@ from explorer.engine.blocks import Part, blocks
 from explorer.engine.contract import Point, linear
 from explorer.engine.elementwise import index_along
 from explorer.engine.registry import Site, as_complex, vjp
+from explorer.engine.rounding import rounding_of
 from explorer.engine.run import Run
 
 Vjp = list[Array | None]
@@ -80,25 +81,32 @@ def irfft(n: Site, g: Array) -> Vjp:
 # -------------------------------------------------------------------- pairwise distances
 
 
-def distance_slope(difference: Array, distance: Array, g: Array, order: float) -> Array:
-    """g ∂‖d‖ₚ/∂d, 0 where the distance is 0. p = 1: sign d; p = ∞: sign d at the largest; else |d|^(p-1)."""
+def distance_slope(difference: Array, distance: Array, g: Array, order: float, u: float) -> Array:
+    """g ∂‖d‖ₚ/∂d, 0 where the distance is 0. p = 1: sign d; p = ∞: sign d at the largest; else |d|^(p-1).
+
+    `u` is the roundoff of the dtype in which torch took the differences and kept the largest.
+    """
     if order == 0:
         return difference * 0.0
     if order == 1:
         return g * difference.sign()
     if order == inf:
-        return (g * difference.sign()).where(abs(difference).eq(distance))
+        return (g * difference.sign()).where(abs(abs(difference) - distance) <= distance * u)
     if order == 2:
         return (g * difference / distance).where(distance.ne(0))
     slope = difference.sign() * abs(difference) ** (order - 1) * g / distance ** (order - 1)
     return slope.where(distance.ne(0) & difference.ne(0))
 
 
+def _roundoff(n: Site) -> float:
+    return rounding_of([spec.dtype for spec in n.outputs if spec is not None]).u
+
+
 @vjp("CdistBackward0")
 def cdist(n: Site, g: Array) -> Vjp:
     """y[i, j] = ‖aᵢ - bⱼ‖ₚ:  daᵢ = Σⱼ g ∂‖aᵢ - bⱼ‖,  dbⱼ = -Σᵢ g ∂‖aᵢ - bⱼ‖."""
     difference = n.x1.unsqueeze(-2) - n.x2.unsqueeze(-3)
-    slope = distance_slope(difference, n.result.unsqueeze(-1), g.unsqueeze(-1), n.p)
+    slope = distance_slope(difference, n.result.unsqueeze(-1), g.unsqueeze(-1), n.p, _roundoff(n))
     return [slope.sum(-2), -slope.sum(-3)]
 
 
@@ -113,5 +121,5 @@ def pdist(n: Site, g: Array) -> Vjp:
         return ([] if i == j else [(i * rows - i * (i + 1) // 2 + j - i - 1,)]), None
 
     both = [linear((rows, rows, 1), one, place) for one in (g, n.result)]
-    slope = distance_slope(x.unsqueeze(1) - x.unsqueeze(0), both[1], both[0], n.p)
+    slope = distance_slope(x.unsqueeze(1) - x.unsqueeze(0), both[1], both[0], n.p, _roundoff(n))
     return [slope.sum(1)]
