@@ -24,7 +24,8 @@ class ParameterFact:
     says whether another module of the same root ran with gradients enabled. `identity` tells
     parameters apart within one run; `where` is the line that makes its module, where found; `exits` are the
     lines where something computed from it left the graph, each with how ("detach", "no_grad", ...).
-    `beside_reached`: another parameter of its module was reached.
+    `beside_reached`: another parameter of its module was reached. `model_used`: one of its whole model was,
+    or is held by an optimizer; False for a model that was only asked for its output.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ParameterFact:
     where: Source | None = None
     exits: tuple[tuple[Source, str], ...] = ()
     beside_reached: bool = False
+    model_used: bool = True
 
 
 @dataclass(frozen=True, slots=True)

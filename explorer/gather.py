@@ -398,6 +398,7 @@ def _facts(
         for ref, name, _ in known.names.values()
         if (tensor := ref()) is not None and collector.reached(tensor)
     }
+    idle = _idle(collector, known)
     for ref, name, path in list(known.names.values()):
         parameter = ref()
         if parameter is None or not parameter.requires_grad:
@@ -415,7 +416,20 @@ def _facts(
             where=None if reached else _made(known, path),
             exits=() if reached else _exits(collector, parameter),
             beside_reached=name.rpartition(".")[0] in beside,
+            model_used=id(parameter) not in idle,
         )
+
+
+def _idle(collector: Collector, known: Known) -> set[int]:
+    """The parameters of models of which no backward reaches and no optimizer holds any."""
+    idle: set[int] = set()
+    used: set[int] = set()
+    for ref, _ in known.roots.values():
+        root = ref()
+        own = list(root.parameters()) if root is not None else []
+        some = any(collector.reached(one) or known.is_optimized(one) for one in own)
+        (used if some else idle).update(map(id, own))
+    return idle - used
 
 
 def _exits(collector: Collector, parameter: torch.Tensor) -> tuple[tuple[Source, str], ...]:

@@ -29,17 +29,15 @@ def graph_freed(report: Report, evidence: Evidence) -> Iterator[Finding]:
     first = freed[0]
     named = f"`{first.names[0]}`" if first.names else first.name
     line = f" (line {first.source.line})" if first.source else ""
-    kept = sum(1 for node in report.graph.nodes if node.saved)
+    kept = sum(1 for node in report.graph.nodes if any(one.spec or one.problem for one in node.saved))
     if len(freed) == kept:
         root = report.graph.nodes[report.graph.roots[0][0]]
         first, named = root, f"`{report.root_name}`"
-        message = f"{named} was already differentiated: its graph of {len(freed)} nodes is gone."
+        message = f"{named} was already differentiated: its graph is gone."
         advice = "Compute the loss again before each backward(); call backward() once per forward."
     else:
-        message = (
-            f"{named}{line} was built before an earlier backward(), which freed it and "
-            f"{len(freed) - 1} more nodes of this graph."
-        )
+        others = f" and {len(freed) - 1} more nodes of this graph" if len(freed) > 1 else ""
+        message = f"{named}{line} was built before an earlier backward(), which freed it{others}."
         advice = "Compute it again in each step, or detach() what is carried over from the step before."
     yield Finding(
         code="graph-freed",

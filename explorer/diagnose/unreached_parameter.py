@@ -21,9 +21,10 @@ def unreached_parameter(report: Report, evidence: Evidence) -> Iterator[Finding]
     """requires_grad parameters minus the leaves of all backward calls seen, one finding per module.
 
     Error where an optimizer holds the parameter; warning where its module ran with gradients enabled or
-    never ran while its siblings did; info where it ran under no_grad alone (a target network), and where
-    its module is reached by another parameter and losses are made of derivatives: a bias drops out. Where
-    everything computed from it left the graph at one line, that line is named: what else became of it
+    never ran while its siblings did (beside an optimizer only if some parameter of its model is used: one
+    that was only asked for its output is left alone); info where it ran under no_grad alone (a target
+    network), and where its module is reached by another parameter and losses are made of derivatives: a bias
+    drops out. Where everything computed from it left the graph at one line, that line is named: what else became of it
     there cannot be seen.
     """
     if not evidence.last or not evidence.calls or not evidence.complete:
@@ -34,16 +35,18 @@ def unreached_parameter(report: Report, evidence: Evidence) -> Iterator[Finding]
     for module, group in groupby(unreached, key=lambda fact: fact.module):
         facts = list(group)
         drops_out = derived and all(fact.beside_reached for fact in facts)
-        severity = "info" if drops_out else _severity(facts)
+        severity = "info" if drops_out else _severity(facts, evidence.optimizing)
         if severity is not None:
             yield _finding(module, facts, severity, report.root_name, drops_out)
 
 
-def _severity(facts: list[ParameterFact]) -> Severity | None:
+def _severity(facts: list[ParameterFact], optimizing: bool) -> Severity | None:
     if facts[0].ran == "without gradients":
         return "info"
     if any(fact.optimized for fact in facts):
         return "error"
+    if optimizing and not any(fact.model_used for fact in facts):
+        return None
     if facts[0].ran == "with gradients" or (facts[0].ran == "never" and facts[0].siblings_ran):
         return "warning"
     return None

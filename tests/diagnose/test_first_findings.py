@@ -105,6 +105,17 @@ def test_an_unreached_parameter_says_where_it_left_the_graph() -> None:
     assert "left the graph" not in said(left, ran="without gradients").message
 
 
+def test_a_model_that_only_answers_is_innocent_beside_an_optimizer() -> None:
+    fact = ParameterFact("m.w", (2,), False, ran="with gradients", model_used=False)
+    evidence = Evidence(calls=1, parameters=(fact,), optimizing=True)
+    assert codes(chain(1.0, 2.0), evidence) == []
+    assert codes(chain(1.0, 2.0), replace(evidence, optimizing=False)) == [("unreached-parameter", "warning")]
+    used = replace(evidence, parameters=(replace(fact, model_used=True),))
+    assert codes(chain(1.0, 2.0), used) == [("unreached-parameter", "warning")]
+    held = replace(evidence, parameters=(replace(fact, optimized=True),))
+    assert codes(chain(1.0, 2.0), held) == [("unreached-parameter", "error")]
+
+
 def test_a_bias_that_drops_out_of_a_derivative_is_innocent() -> None:
     fact = ParameterFact("f.bias", (2,), False, optimized=True, ran="with gradients", beside_reached=True)
     evidence = Evidence(calls=1, parameters=(fact,), derived=True)

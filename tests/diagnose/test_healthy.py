@@ -305,6 +305,16 @@ def optimizer_in_backward() -> None:
 
 
 @healthy
+def trained_then_loaded() -> None:
+    """A second model is given the trained weights, and asked with gradients enabled."""
+    model, loaded = nn.Linear(3, 1), nn.Linear(3, 1)
+    train(model, torch.randn(8, 3), torch.randn(8, 1))
+    loaded.load_state_dict(model.state_dict())
+    assert loaded(torch.ones(1, 3)).requires_grad
+    model(torch.randn(8, 3)).pow(2).mean().backward()
+
+
+@healthy
 def sparse_adjacency() -> None:
     """Gradients of several layouts pass through one graph."""
     places, values = torch.randint(0, 20, (2, 60)), torch.rand(60, requires_grad=True)
