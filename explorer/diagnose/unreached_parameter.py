@@ -24,8 +24,8 @@ def unreached_parameter(report: Report, evidence: Evidence) -> Iterator[Finding]
     never ran while its siblings did (beside an optimizer only if some parameter of its model is used: one
     that was only asked for its output is left alone); info where it ran under no_grad alone (a target
     network), and where its module is reached by another parameter and losses are made of derivatives: a bias
-    drops out. Where everything computed from it left the graph at one line, that line is named: what else became of it
-    there cannot be seen.
+    drops out. Where everything computed from it left the graph at one line, that line is named: what else
+    became of it there cannot be seen.
     """
     if not evidence.last or not evidence.calls or not evidence.complete:
         return
