@@ -64,7 +64,7 @@ def test_channels_last() -> None:
 @pytest.mark.parametrize(
     ("tensor", "words"),
     [
-        (torch.eye(2).to_sparse(), "sparse_coo"),
+        (torch.eye(2).to_mkldnn(), "_mkldnn"),
         (torch.empty(2, device="meta"), "meta"),
     ],
 )
