@@ -166,12 +166,19 @@ def step_costs(model: str, forward: Forward, rounds: int) -> Iterator[Row]:
         with around():
             plain()
 
+    def left_open() -> float:
+        """A step inside a watch that has seen one already, as in a training loop."""
+        with explorer.watch(check="off"):
+            plain()
+            return timed(plain)
+
     others: dict[str, Callable[[], Any]] = {
         "floor: the same again": partial(inside, nullcontext),
         "a hook per node": bare_hooks,
         "context": partial(inside, observe_forward),
         "detect_anomaly": partial(inside, quiet_anomaly),
         "watch, statistics": partial(inside, partial(explorer.watch, check="off")),
+        "watch, statistics, left open": left_open,
         "watch, sampled check": partial(inside, partial(explorer.watch, check="sample")),
     }
     yield from compared(model, "step", plain, others, rounds)
