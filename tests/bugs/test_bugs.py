@@ -30,6 +30,7 @@ BUGS = {
     "inplace_sigmoid": "inplace-damage",
     "inplace_step": "inplace-damage",
     "kept_history": "growing-graph",
+    "layers_in_list": "unlisted-module",
     "log_zero": "non-finite-gradient",
     "mse_pairs": "broadcast-loss",
     "never_called": "backward-never-called",
@@ -38,9 +39,11 @@ BUGS = {
     "rebuilt_loss": "cut-graph",
     "rounded": "gradient-killed",
     "second_backward": "graph-freed",
+    "softmax_twice": "double-softmax",
     "std_of_one": "non-finite-gradient",
     "unused_branch": "unreached-parameter",
     "where_sqrt": "non-finite-gradient",
+    "zero_grad_late": "step-without-gradient",
 }
 ANOMALY = """torch.autograd.set_detect_anomaly(True)
 loss = (torch.zeros(2, requires_grad=True).sqrt() * 0).sum()"""
