@@ -43,8 +43,8 @@ POINTS, MORE = 6, 32
 WORK, MUCH = 1_500_000, 20_000_000
 """Reads for all of one graph, in a sample and in full."""
 
-FEW_VALUES = 3
-"""An output of so few different numbers, where many were computed, was made so on purpose."""
+LEVELS = 1 << 10
+"""Numbers on a grid of at most so many steps, where what was computed is on none, were rounded on purpose."""
 
 MARGIN = 10.0
 """Times the error bound that must be exceeded: kernels of a forward are more various than of a backward."""
@@ -85,11 +85,11 @@ def altered_values(
         held: set[Held] = set()
         for one in equations:
             limit -= _judge(one, points)
-            if one.holds and not one.root:
+            if one.holds:
                 held |= one.computed.names | one.kept.names
             if limit < 0:
                 break
-        found = [*_recorded(trace, store, value_of_node), *_accused(trace.graph, equations, held)]
+        found = [*_recorded(trace, store, value_of_node, held), *_accused(trace.graph, equations, held)]
     return tuple({one.node: one for one in reversed(found)}.values())
 
 
@@ -176,14 +176,31 @@ def _one_by_one(
     if both is None:
         return None
     values, errors, stored = both
-    if not result and len(stored) > FEW_VALUES and len(set(stored)) <= FEW_VALUES < len(set(values)):
-        return None  # quantised, as straight-through estimators do it by hand
     worst, most = None, MARGIN
     for point, value, have, error in zip(points, values, stored, errors, strict=True):
         share = abs(value - have) / (2 * error) if error else 0.0
         if share > most and not _excused(computed, point, abs(value - have), rounding):
             worst, most = (point, have, value), share
+    if worst and not result and not on_a_grid(values):
+        more = plan(kept.shape, len(points), MORE)
+        at = list(zip(*more, strict=True)) if kept.shape else []
+        if on_a_grid(kept.at(at, len(more), Run(rounding, bounds=False))[0]):
+            return None  # quantised, as straight-through estimators do it by hand
     return worst
+
+
+def on_a_grid(values: Sequence[float]) -> bool:
+    """Whether the numbers are few different ones, or lie at equal steps, as quantised ones do.
+
+    Four random numbers beside the smallest and the largest lie so on one of `LEVELS` grids about once in
+    4 million times; fewer are asked for coarser grids.
+    """
+    distinct = sorted(set(values))
+    if len(distinct) < 4:
+        return 1 < len(distinct) < len(values) and len(values) > 3
+    levels = {4: LEVELS // 32, 5: LEVELS // 4}.get(len(distinct), LEVELS)
+    shares = [(value - distinct[0]) / (distinct[-1] - distinct[0]) for value in distinct[1:-1]]
+    return any(all(abs(one * k - round(one * k)) < 2e-3 for one in shares) for k in range(1, levels))
 
 
 def _in_pairs(side: Value, kept: Array, points: Points, rounding: Rounding, run: Run) -> Failed:
@@ -242,16 +259,24 @@ def _excused(computed: Array, point: tuple[int, ...], gap: float, rounding: Roun
 # -------------------------------------------------------------------- what to say
 
 
-def _recorded(trace: Trace, store: Store, value_of_node: ValueOf | None) -> Iterable[Altered]:
-    """Small values that were recorded while the script ran, and are kept as something else now."""
+def _recorded(
+    trace: Trace, store: Store, value_of_node: ValueOf | None, held: set[Held]
+) -> Iterable[Altered]:
+    """Small values that were recorded while the script ran, and are kept as something else now.
+
+    A value that what came after speaks for was replaced before it was used: left alone.
+    """
     if value_of_node is None:
         return
     for place, value in store.kept.items():
         node, array = trace.graph.nodes[place[0]], value.array
         recorded = value_of_node(trace.live[place[0]], place[1]) if node.kind == "op" else None
-        if recorded is None or array is None or array.numel != len(recorded):
+        if recorded is None or array is None or array.numel != len(recorded) or place in held:
             continue
-        for at, (was, now) in enumerate(zip(recorded, array.values(), strict=True)):
+        held_now = array.values()
+        if on_a_grid(list(map(_real, held_now))) and not on_a_grid(list(map(_real, recorded))):
+            continue
+        for at, (was, now) in enumerate(zip(recorded, held_now, strict=True)):
             if was != now and was == was:
                 yield Altered(place[0], (), _unravel(at, array.shape), _real(was), _real(now))
                 break
@@ -261,7 +286,8 @@ def _accused(graph: Graph, equations: Sequence[_Equation], held: set[Held]) -> I
     """One fact per failed equation, naming the values that no other equation speaks for.
 
     What came out may also have been changed, on purpose, before it was used (``y.data = y.sign()``): so
-    nothing is said where other equations speak for all that went in.
+    nothing is said where other equations speak for all that went in, and less loudly where none speaks for
+    what came out.
     """
     for one in equations:
         if one.failed is None:
@@ -271,11 +297,12 @@ def _accused(graph: Graph, equations: Sequence[_Equation], held: set[Held]) -> I
             suspects = {place for place in suspects if not isinstance(place[1], str)}
         if not suspects and not one.result:
             continue
+        meant = not one.root and (not suspects or one.place not in held)
         if one.place not in held and not one.root:
             suspects.add(one.place)
         names = tuple(sorted({_name(graph, place) for place in suspects}))
         point, kept, computed = one.failed
-        yield Altered(one.node, names, point, kept, computed, one.root)
+        yield Altered(one.node, names, point, kept, computed, one.root, meant)
 
 
 def _name(graph: Graph, place: Held) -> str:

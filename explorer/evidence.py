@@ -146,7 +146,8 @@ class Altered:
     """A saved value that is no longer what the forward used: element `place` of an output of `node`.
 
     It `was` so in the forward; the values saved give `now`. `names` are the tensors one of which was changed,
-    empty where it is the output itself; `loss`: the output is the loss.
+    empty where it is the output itself; `loss`: the output is the loss. `perhaps_meant`: the output itself
+    may have been replaced before anybody used it, as straight-through estimators do by hand.
     """
 
     node: int
@@ -155,6 +156,7 @@ class Altered:
     was: float
     now: float
     loss: bool = False
+    perhaps_meant: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from torch.utils.checkpoint import checkpoint
 
 import explorer
-from explorer.consistency import altered_values
+from explorer.consistency import altered_values, on_a_grid
 from explorer.trace import trace
 
 CODE = "saved-value-changed"
@@ -143,6 +143,41 @@ def test_an_activation_replaced_on_purpose_is_not_told() -> None:
     h = first(torch.randn(7, 6, requires_grad=True)).tanh() * torch.randn(5)
     h.data = h.data.sign()
     assert altered(second(h).square().mean()) == []
+
+
+def test_rounding_by_hand_is_never_an_error() -> None:
+    """Levels of a quantiser: told as a doubt where nothing computed afterwards speaks for them."""
+    torch.manual_seed(0)
+    first, second = nn.Linear(6, 5), nn.Linear(5, 4)
+    for after in (lambda h: second(h).square().mean(), lambda h: torch.cumprod(h, 0).sum()):
+        with explorer.watch() as watch:
+            h = first(torch.randn(7, 6, requires_grad=True)).sigmoid()
+            h.data = (h.data * 10).round() / 10
+            after(h).backward()
+        assert watch.report is not None
+        found = [one for one in watch.report.findings if one.code == CODE]
+        assert not watch.report.wrong
+        assert all(one.severity == "warning" and "on purpose" in one.message for one in found)
+
+
+def test_what_lies_on_a_grid() -> None:
+    torch.manual_seed(0)
+    for levels in (1, 7, 15, 255):
+        assert on_a_grid(((torch.rand(8) * levels).round() / levels - 0.5).tolist())
+    for _ in range(100):
+        assert not on_a_grid(torch.randn(8).tolist())
+    assert not on_a_grid([1.0, 1.0, 1.0, 1.0])
+    assert not on_a_grid([1.0, 2.0])
+
+
+def test_a_value_replaced_before_its_use_is_not_told_by_what_was_recorded() -> None:
+    x = torch.linspace(-1.3, 2.1, 9, requires_grad=True)
+    with explorer.watch() as watch:
+        y = x.sin()
+        y.data = y.data.mul(100).round() / 100
+        (y * y).sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    assert watch.report is not None
+    assert [one.code for one in watch.report.findings if one.code == CODE] == []
 
 
 def test_a_watched_script_is_told_by_what_was_recorded() -> None:

@@ -15,18 +15,26 @@ MOST = 3
 
 @diagnosis("saved-value-changed")
 def saved_value_changed(report: Report, evidence: Evidence) -> Iterator[Finding]:
-    """The forward, computed again from the saved values, gives something else than it gave."""
+    """The forward, computed again from the saved values, gives something else than it gave.
+
+    An error; a warning where the output itself may have been replaced on purpose before it was used.
+    """
     for found in evidence.looked.altered[:MOST]:
         node = report.graph.nodes[found.node]
         yield Finding(
             code="saved-value-changed",
-            severity="error",
-            message=f"{_what(found, node)}; backward differentiates at values that the forward never saw.",
+            severity="warning" if found.perhaps_meant else "error",
+            message=f"{_what(found, node)}; {_so(found)}.",
             advice="Change a tensor after backward, or change a copy of it (clone()). Changes through .data "
             "or NumPy are not counted; under torch.no_grad() torch would have told.",
             node=node.id,
             where=node.source,
         )
+
+
+def _so(found: Altered) -> str:
+    so = "backward differentiates at values that the forward never saw"
+    return f"unless it was replaced on purpose, {so}" if found.perhaps_meant else so
 
 
 def _what(found: Altered, node: Node) -> str:

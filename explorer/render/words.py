@@ -172,7 +172,7 @@ def check_line(check: CheckSummary) -> str:
     if check.end_to_end == "induction" and check.checked < check.nodes:
         line += " but for the unchecked"
     if check.wrong_share and check.wrong_share < 1:
-        line += f"; with 95 % confidence, less than {100 * check.wrong_share:.2g} % of the elements is wrong"
+        line += f"; with 95 % confidence, less than {100 * check.wrong_share:.2g} % of the elements are wrong"
     return line
 
 
