@@ -49,7 +49,7 @@ for step in range(3):
     loss.backward()
     optimizer.step()
 print([parameter.sum().item() for parameter in net.parameters()])
-# Without a moment in between, torch's gloo may hang in the next line: see tests/training.py, data_parallel.
+# Without a moment in between, torch's gloo may hang in the next line: see tests/groups.py.
 time.sleep(0.3)
 torch.distributed.destroy_process_group()
 """

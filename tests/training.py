@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+
+from tests.groups import group_of_one
 
 Training = Callable[[], Any]
 TRAININGS: dict[str, Training] = {}
@@ -413,19 +414,11 @@ def functional_gradients() -> Any:
 @training
 def data_parallel() -> Any:
     """DistributedDataParallel over gloo, a group of one."""
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
+    with group_of_one():
         layers = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
         model = nn.parallel.DistributedDataParallel(layers)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         return [fit(model, optimizer, (5, 4)), state(model, optimizer)]
-    finally:
-        # The work of the last all-reduce holds a Python object, which gloo's own thread drops under the
-        # interpreter's lock; the group's destructor joins that thread while it holds the lock. Without a
-        # moment in between, torch 2.13 hangs here once in some 50 runs, with or without us.
-        time.sleep(0.1)
-        torch.distributed.destroy_process_group()
 
 
 @training

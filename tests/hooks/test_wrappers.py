@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 import explorer
 from hooks.modules import listed, wrapped_as
+from tests.groups import group_of_one
 
 
 def net() -> nn.Sequential:
@@ -86,10 +86,8 @@ def test_a_wrapped_model_says_what_is_not_reached_by_its_own_names() -> None:
 @pytest.fixture
 def alone() -> Iterator[None]:
     """A group of this process only."""
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    yield
-    time.sleep(0.2)  # torch 2.13 may hang if a group of one is destroyed right after its first call
-    distributed.destroy_process_group()
+    with group_of_one():
+        yield
 
 
 @pytest.mark.usefixtures("alone")
