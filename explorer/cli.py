@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -195,6 +196,8 @@ def main(
     told = _tell(exploration, explain, leaf, why, sort) and told
     written = _write(session, places, {"depth": depth, "full": full, "focus": focus}, exploration.rank)
     _tell_of_the_run(exploration, quiet)
+    if not quiet:
+        _tell_of_misplaced(arguments)
     code = _exit_code(exploration, told and written, strict)
     if exploration.outcome.interrupted:
         raise _Interrupted
@@ -249,6 +252,19 @@ def _tell_of_the_run(exploration: Exploration, quiet: bool) -> None:
             "spread over the run, were kept",
             err=True,
         )
+
+
+def _tell_of_misplaced(arguments: tuple[str, ...]) -> None:
+    """What looks like our ``-o PATH`` but went to the script, which wrote no such file: where it belongs."""
+    from explorer import render
+
+    for option, path in pairwise(arguments):
+        known = os.path.splitext(path)[1].lower() in render.SUFFIXES
+        if option in ("-o", "--output") and known and not os.path.exists(path):
+            click.echo(
+                f"explore: {option} {path} stood after the script and went to it; ours stand before it",
+                err=True,
+            )
 
 
 def _exit_code(exploration: Exploration, complete: bool, strict: bool) -> int:

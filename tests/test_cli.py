@@ -65,6 +65,16 @@ def test_every_output_is_written(explore: Explore, tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes().lower().startswith(begin.lower()), name
 
 
+def test_an_output_named_after_the_script_is_told(explore: Explore, tmp_path: Path) -> None:
+    """It belongs to the script, as with python; but a script that did not write it hardly wanted it."""
+    said = "-o late.svg stood after the script"
+    assert said in explore(TWO_CALLS, arguments=("-o", "late.svg"))[2]
+    assert said not in explore(TWO_CALLS, arguments=("-o", "late.words"))[2]
+    assert not (tmp_path / "late.svg").exists()
+    writes = TWO_CALLS + "\nimport sys; open(sys.argv[2], 'w').close()\n"
+    assert said not in explore(writes, arguments=("-o", "late.svg"))[2]
+
+
 def test_a_call_is_chosen(explore: Explore, tmp_path: Path) -> None:
     explore(TWO_CALLS, "--call", "2", "-o", "second.json")
     (second,) = reports(tmp_path / "second.json")
