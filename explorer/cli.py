@@ -17,6 +17,7 @@ import click
 
 from explorer.errors import ExplorerError, NothingDifferentiableError, UsageError
 from explorer.progress import ProgressLine
+from explorer.saying import say
 
 if TYPE_CHECKING:
     from explorer.costs import Order
@@ -245,12 +246,11 @@ def _tell_of_the_run(exploration: Exploration, quiet: bool) -> None:
     except Exception as error:  # noqa: BLE001 - the report is written, and the exit code still to come
         said = f"the run could not be told in a line: {_spelled(error)}"
     if said:
-        click.echo(f"explore: {said}", err=True)
+        say(f"explore: {said}")
     if exploration.explored > len(session.reports):
-        click.echo(
+        say(
             f"explore: {exploration.explored:,} calls were explored; {len(session.reports):,} reports, "
             "spread over the run, were kept",
-            err=True,
         )
 
 
@@ -261,9 +261,8 @@ def _tell_of_misplaced(arguments: tuple[str, ...]) -> None:
     for option, path in pairwise(arguments):
         known = os.path.splitext(path)[1].lower() in render.SUFFIXES
         if option in ("-o", "--output") and known and not os.path.exists(path):
-            click.echo(
+            say(
                 f"explore: {option} {path} stood after the script and went to it; ours stand before it",
-                err=True,
             )
 
 
@@ -271,9 +270,9 @@ def _exit_code(exploration: Exploration, complete: bool, strict: bool) -> int:
     """Say what is missing; the script's own code, unless it is 0 and there is more to tell."""
     own = exploration.outcome.code
     for problem in exploration.problems:
-        click.echo(f"explore: {problem}", err=True)
+        say(f"explore: {problem}")
     if exploration.error is not None:
-        click.echo(f"explore: {exploration.error}", err=True)
+        say(f"explore: {exploration.error}")
         if own == 0:
             return EXIT_NOTHING if isinstance(exploration.error, NothingDifferentiableError) else EXIT_USAGE
     if own == 0 and not complete:
@@ -296,17 +295,17 @@ def _tell(
     try:
         for report in exploration.session.reports:
             if explain:
-                click.echo(narrative.explain(report, width), err=True)
+                say(narrative.explain(report, width))
             if sort is not None:
-                click.echo(table(costs(report, sort), width), err=True)
+                say(table(costs(report, sort), width))
             if leaf is not None:
-                click.echo(chains.paths(report, chains.target_of(report, leaf)).text, err=True)
+                say(chains.paths(report, chains.target_of(report, leaf)).text)
             if report.quotients is not None:
-                click.echo(told(report.quotients), err=True)
+                say(told(report.quotients))
             if why is not None:
-                click.echo(str(reasons.why_named(report, why, exploration.outcome.namespace)), err=True)
+                say(str(reasons.why_named(report, why, exploration.outcome.namespace)))
     except Exception as error:  # noqa: BLE001 - the outputs are still to be written
-        click.echo(f"explore: {_spelled(error)}", err=True)
+        say(f"explore: {_spelled(error)}")
         return False
     return True
 
@@ -319,12 +318,12 @@ def _print(session: Session, full: bool) -> bool:
     some = session if full else _some(session)
     try:
         shown = render.text.text(some, width=_width(), color=color, full=full)
-        click.echo(shown, err=True, color=color)
+        say(shown, color)
         if len(some.reports) < len(session.reports):
             rest = f"{len(some.reports)} of {len(session.reports):,} reports printed"
-            click.echo(f"explore: {rest}, of {session.calls:,} backward calls", err=True)
+            say(f"explore: {rest}, of {session.calls:,} backward calls")
     except Exception as error:  # noqa: BLE001 - the outputs are still to be written
-        click.echo(f"explore: the report could not be printed: {_spelled(error)}", err=True)
+        say(f"explore: the report could not be printed: {_spelled(error)}")
         return False
     return True
 
@@ -388,9 +387,9 @@ def _write(session: Session, outputs: dict[str, str], view: dict[str, Any], rank
         try:
             for written in render.save(session, named(full, rank), **view):
                 shown = os.path.join(os.path.dirname(path), os.path.basename(written))
-                click.echo(f"explore: wrote {shown}", err=True)
+                say(f"explore: wrote {shown}")
         except Exception as error:  # noqa: BLE001 - the other outputs are still to be written
-            click.echo(f"explore: could not write {path}: {_spelled(error)}", err=True)
+            say(f"explore: could not write {path}: {_spelled(error)}")
             complete = False
     return complete
 

@@ -75,6 +75,20 @@ def test_an_output_named_after_the_script_is_told(explore: Explore, tmp_path: Pa
     assert said not in explore(writes, arguments=("-o", "late.svg"))[2]
 
 
+def test_a_reader_that_goes_away_loses_only_the_words(tmp_path: Path) -> None:
+    """``explore ... 2>&1 | head``: the files are written, and the exit code is the script's."""
+    (tmp_path / "user.py").write_text(TWO_CALLS + "raise SystemExit(5)\n")
+    command = [*COMMAND, "--explain", "-o", "a.svg", "-o", "a.json", "user.py"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(120) == 5
+    assert (tmp_path / "a.svg").exists()
+    assert len(reports(tmp_path / "a.json")) == 1
+
+
 def test_a_call_is_chosen(explore: Explore, tmp_path: Path) -> None:
     explore(TWO_CALLS, "--call", "2", "-o", "second.json")
     (second,) = reports(tmp_path / "second.json")
