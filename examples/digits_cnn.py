@@ -3,7 +3,7 @@
 A hundred steps of SGD over noisy, shifted copies of ten glyphs; the accuracy on fresh copies passes 90 %.
 
     explore examples/digits_cnn.py
-    explore examples/digits_cnn.py --call 100 -o last_step.svg
+    explore --call 100 -o last_step.svg examples/digits_cnn.py
 """
 
 import torch

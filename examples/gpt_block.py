@@ -3,7 +3,7 @@
 Pre-norm attention and MLP as in GPT-2 (Radford et al. 2019): the token embedding is also the output
 layer, so its gradient has two parts, and every parameter gets one.
 
-    explore examples/gpt_block.py -o gpt_block.svg
+    explore -o gpt_block.svg examples/gpt_block.py
 """
 
 import torch

@@ -4,7 +4,7 @@ With w = (2, −3, −3) and x = (−1, −2) the output is 0.73 and the gradien
 −0.20, −0.39, 0.20 for w0, w1, w2 and 0.39, −0.59 for x0, x1
 (Stanford CS231n, "Backpropagation, Intuitions").
 
-    explore examples/sigmoid.py -o sigmoid.svg
+    explore -o sigmoid.svg examples/sigmoid.py
 """
 
 import torch

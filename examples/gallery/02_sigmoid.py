@@ -5,7 +5,7 @@ times what arrives: 1/q gives −0.53, +1 passes it, exp gives −0.20, ×(−1)
 w2 and both products, and those give −0.20, −0.39 for w0, w1 and 0.39, −0.59 for x0, x1
 (Stanford CS231n, "Backpropagation, Intuitions"). The shortcut σ' = σ·(1 − σ) gives the same 0.20 at once.
 
-    explore examples/gallery/02_sigmoid.py -o sigmoid.svg
+    explore -o sigmoid.svg examples/gallery/02_sigmoid.py
 """
 
 from math import exp

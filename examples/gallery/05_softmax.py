@@ -5,7 +5,7 @@ softmax, ∂pᵢ/∂zⱼ = pᵢ·(δᵢⱼ − pⱼ), everything cancels but p �
 For z = (1, 2, 3) and the second class, p = (0.090, 0.245, 0.665), the loss is 1.408, and
 p − y = (0.090, −0.755, 0.665).
 
-    explore examples/gallery/05_softmax.py -o softmax.svg
+    explore -o softmax.svg examples/gallery/05_softmax.py
 """
 
 from math import exp, log

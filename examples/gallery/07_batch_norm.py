@@ -6,7 +6,7 @@ the direct way, the others go through the mean and the variance. So the gradient
 moving all rows together changes nothing. torch has one node for all of this, the engine's column comes
 from the formula written out in small steps.
 
-    explore examples/gallery/07_batch_norm.py -o batch_norm.svg
+    explore -o batch_norm.svg examples/gallery/07_batch_norm.py
 """
 
 import torch

@@ -4,7 +4,7 @@ Back: ∂L/∂V = Aᵀ·G and ∂L/∂A = G·Vᵀ; through the softmax of each r
 is the Jacobian diag(p) − p·pᵀ without writing it out; then ∂L/∂Q = dS·K/√d and ∂L/∂K = dSᵀ·Q/√d. The first
 token sees only itself, so its attention is 1 and its query's gradient is exactly 0.
 
-    explore examples/gallery/08_attention.py -o attention.svg
+    explore -o attention.svg examples/gallery/08_attention.py
 """
 
 import torch

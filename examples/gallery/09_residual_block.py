@@ -5,7 +5,7 @@ passed no weight at all, beside the one through both convolutions. By hand the w
 the scripts before this one, in reverse order. All 270 gradients agree four ways; the convolutions'
 biases are left out, as in ResNet: the normalisation after them takes any constant away again.
 
-    explore examples/gallery/09_residual_block.py -o residual_block.svg
+    explore -o residual_block.svg examples/gallery/09_residual_block.py
 """
 
 import torch

@@ -4,7 +4,7 @@ The module is the real one: two heads, a causal mask, GELU, a softmax loss on th
 backward is 25 lines of matrix rules (attention's and the norm's stand in the scripts before this one);
 the engine has its own forward in small steps. All 378 gradients agree four ways.
 
-    explore examples/gallery/10_gpt_block.py -o gpt_block.svg
+    explore -o gpt_block.svg examples/gallery/10_gpt_block.py
 """
 
 from math import erf, exp, pi, sqrt
