@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import explorer
-from explorer.engine import rule_for, vjp
+from explorer.engine import rule_for, rules, vjp
 from explorer.engine.registry import RuleError, unregister
 
 
@@ -68,6 +69,12 @@ def test_a_rule_that_raises_or_has_the_wrong_shape_is_unchecked() -> None:
     unregister("NoisyBackward")
     vjp("NoisyBackward")(lambda n, g: [g.unsqueeze(0).expand(3, 2)])
     assert _status()[0] == "unchecked"
+
+
+def test_every_module_of_rules_is_a_family() -> None:
+    """A module that nobody imports registers nothing, and its nodes would go unchecked in silence."""
+    modules = {path.stem for path in Path(rules.__file__).parent.glob("*.py")} - {"__init__", "absent"}
+    assert modules == {family.__name__.rpartition(".")[-1] for family in rules.FAMILIES}
 
 
 def test_the_same_definition_again_replaces_and_another_is_refused() -> None:

@@ -1,12 +1,14 @@
-"""Rules of batch, layer and group normalisation, in the arrangement in which torch computes them."""
+"""Rules of batch, layer, group and weight normalisation, in the arrangement in which torch computes them."""
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
+from typing import Any
 
 from explorer.engine.array import Array
 from explorer.engine.reduce import centred_sum
 from explorer.engine.registry import Site, vjp
+from explorer.engine.rules.reductions import norm_gradient
 
 Vjp = list[Array | None]
 
@@ -113,3 +115,27 @@ def weight_norm(n: Site, g: Array, *_: Array | None) -> Vjp:
 def dropout(n: Site, g: Array, *_: Array | None) -> Vjp:
     """y = x m / (1 - p), m saved:  dx = g m / (1 - p)."""
     return [g * n.result1 * (1 / (1 - n.p) if n.p < 1 else 0.0)]
+
+
+@vjp("RenormBackward0")
+def renorm(n: Site, g: Array) -> Vjp:
+    """y = x M/(‖x‖ₚ + ε) for each slice with ‖x‖ₚ > M:  dx = M/(‖x‖ₚ + ε) (g - (x·g) ∂‖x‖ₚ/(‖x‖ₚ + ε))."""
+    x = n.self
+    others = [axis for axis in range(x.ndim) if axis != n.dim % x.ndim]
+    size = _norm(x, n.p, others)
+    inner = (x.conj() * g).real.sum(others, keepdim=True)
+    slope = norm_gradient(x, size, inner, n.p, others, True)
+    inverse = 1 / (size + 1e-7)
+    return [(n.maxnorm * inverse * (g - inverse * slope)).where(size > n.maxnorm, g)]
+
+
+def _norm(x: Array, order: Any, dims: list[int]) -> Array:
+    """‖x‖ₚ over `dims`, which stay with size 1; p > 0."""
+    if order == inf:
+        return abs(x).amax(dims, keepdim=True)
+    if order == 1:
+        return abs(x).sum(dims, keepdim=True)
+    if order == 2:
+        return (x * x.conj()).real.sum(dims, keepdim=True).sqrt()
+    found: Array = (abs(x) ** order).sum(dims, keepdim=True) ** (1 / order)
+    return found

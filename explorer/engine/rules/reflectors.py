@@ -14,7 +14,7 @@ from explorer.engine.blocks import Part, blocks
 from explorer.engine.elementwise import Missing
 from explorer.engine.memory import Values
 from explorer.engine.registry import Site, vjp
-from explorer.engine.rules.factors import adjoint
+from explorer.engine.rules.solving import adjoint
 from explorer.engine.run import Run
 
 Vjp = list[Array | None]

@@ -21,6 +21,7 @@ from explorer.engine.rules.convolution import (
     correlated_weight,
 )
 from explorer.engine.rules.indexing import selected_rows
+from explorer.engine.rules.padding import held, mirrored
 from explorer.engine.run import Run
 from explorer.engine.views import diagonal as diagonal_of
 
@@ -201,17 +202,14 @@ def adaptive_avg_pool_backward(n: Site, c: Array) -> Vjp:
 @vjp(*[f"{sort}Pad{k}DBackwardBackward0" for sort in ("Reflection", "Replication") for k in (1, 2, 3)])
 def pad_backward(n: Site, c: Array) -> Vjp:
     """h[p] = Σ g[q] over the q that show p:  dg = c padded in the same way,  dx = 0."""
-    shape, pads, mirrored = n.shape(0), n.padding, n.name.startswith("Refl")
+    shape, pads = n.shape(0), n.padding
+    source = mirrored if n.name.startswith("Reflection") else held
 
     def terms(point: Point, run: Run) -> tuple[list[Point], None]:
         place = list(point)
         for k in range(len(pads) // 2):
             axis = len(shape) - 1 - k
-            at, size = point[axis] - pads[2 * k], c.shape[axis]
-            if mirrored:
-                at = abs(at)
-                at = at if at < size else 2 * (size - 1) - at
-            place[axis] = min(max(at, 0), size - 1)
+            place[axis] = source(point[axis] - pads[2 * k], c.shape[axis])
         return [tuple(place)], None
 
     return [linear(shape, c, terms), c * 0.0]

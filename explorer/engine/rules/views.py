@@ -1,4 +1,4 @@
-"""Rules of operations that only move elements: views, copies, joining, splitting, padding."""
+"""Rules of operations that only move elements: views, copies, joining, splitting."""
 
 from __future__ import annotations
 
@@ -217,12 +217,3 @@ def cat_(n: Site, g: Array) -> Vjp:
 def stack_(n: Site, g: Array) -> Vjp:
     """y = the xₖ along a new axis:  dxₖ = g[k]."""
     return [g.select(n.dim, k) for k in range(len(n.inputs))]
-
-
-@vjp("ConstantPadNdBackward0")
-def constant_pad(n: Site, g: Array) -> Vjp:
-    """y = x between constants:  dx = g without them (and 0 where x was cut off)."""
-    pads = n.pad
-    for place in range(len(pads) // 2):
-        g = g.pad(g.ndim - 1 - place, -pads[2 * place], -pads[2 * place + 1])
-    return [g]
