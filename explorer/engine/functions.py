@@ -12,11 +12,12 @@ from math import inf
 from typing import Literal, TypeAlias
 
 from explorer.engine.array import Array
+from explorer.engine.backward import evaluated
 from explorer.engine.elementwise import SOFTPLUS
 from explorer.engine.leaf import Leaf
 from explorer.engine.rules.convolution import correlated_output
 from explorer.engine.rules.indexing import gathered, selected_rows
-from explorer.engine.tape import Tensor, evaluated, record
+from explorer.engine.tape import Tensor, record
 from explorer.engine.views import cat as cat_arrays
 from explorer.engine.views import stack as stack_arrays
 from explorer.errors import ShapeError

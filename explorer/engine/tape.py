@@ -8,43 +8,27 @@
     x.grad.tolist()
 
 Each operation computes its result at once, in float64, and keeps what torch's node of the same name would:
-its rule (see `explorer.engine.rules`) is then the one that checks torch. The free functions (convolution,
-pooling, losses, ...) are in `explorer.engine.functions`.
+its rule (see `explorer.engine.rules`) is then the one that checks torch. The way back through the rules is in
+`explorer.engine.backward`; the free functions (convolution, pooling, ...) are in `explorer.engine.functions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import count
 from typing import Any, TypeAlias
 
 from explorer.engine.array import Array, Dims
+from explorer.engine.backward import Made, evaluated, leaf_gradients
 from explorer.engine.elementwise import ERF, NORMAL_CDF, SOFTPLUS, Full
 from explorer.engine.leaf import Leaf
 from explorer.engine.leaf import array as nested
-from explorer.engine.registry import Site, apply_rule, rule_for
-from explorer.engine.rounding import ROUNDINGS
-from explorer.engine.run import Run
 from explorer.errors import EngineError, ShapeError
 from explorer.graph import TensorSpec
 
 Operand: TypeAlias = "Tensor | float | int"
 
-_numbers = count()
 _recording = [True]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Made:
-    """How a tensor was made: the node's name, what it keeps, its inputs, and its number in time."""
-
-    name: str
-    saved: Mapping[str, Any]
-    inputs: tuple[Tensor, ...]
-    output: TensorSpec
-    number: int = field(default_factory=lambda: next(_numbers))
 
 
 class Tensor:
@@ -121,17 +105,8 @@ class Tensor:
         if gradient is not None and gradient.shape != self.shape:
             raise ShapeError(f"backward() of shape {self.shape} with a gradient of shape {gradient.shape}")
         start = Full(1.0, self.shape) if gradient is None else gradient.array
-        arrived: dict[Tensor, Array] = {self: start}
-        for tensor in _latest_first(self):
-            g = arrived.pop(tensor, None)
-            if g is None:
-                continue
-            if tensor.made is None:
-                tensor.grad = Tensor(g if tensor.grad is None else evaluated(tensor.grad.array + g))
-                continue
-            for source, sent in zip(tensor.made.inputs, _sent_on(tensor.made, g), strict=True):
-                if sent is not None:
-                    arrived[source] = sent if source not in arrived else evaluated(arrived[source] + sent)
+        for leaf, g in leaf_gradients(self, start):
+            leaf.grad = Tensor(g if leaf.grad is None else evaluated(leaf.grad.array + g))
 
     # ------------------------------------------------------------------ arithmetic
 
@@ -359,7 +334,7 @@ def no_grad() -> Iterator[None]:
         _recording.pop()
 
 
-# -------------------------------------------------------------------- recording and going back
+# -------------------------------------------------------------------- recording
 
 
 def record(
@@ -380,39 +355,6 @@ def record(
     if result:
         kept[result] = array
     return Tensor(array, True, Made(name, kept, tuple(inputs), TensorSpec(array.shape, "float64")))
-
-
-def evaluated(value: Array) -> Array:
-    """All elements of a recipe, computed and kept."""
-    if isinstance(value, Full) or (type(value) is Leaf and type(value.memory) is list):
-        return value
-    if value.numel == 0:
-        return Full(0.0, value.shape)
-    values, _ = value.eval(value.full_box, Run(ROUNDINGS["float64"], bounds=False))
-    return Leaf(list(values), value.shape)
-
-
-def _sent_on(made: Made, g: Array) -> list[Array | None]:
-    """The gradients for the inputs of one node, evaluated."""
-    rule = rule_for(made.name)
-    if rule is None:
-        raise EngineError(f"no rule for {made.name}")
-    specs = [TensorSpec(one.shape, "float64") if one.requires_grad else None for one in made.inputs]
-    found = apply_rule(rule, Site(made.name, made.saved, specs, [made.output]), [g])
-    return [None if one is None else evaluated(one) for one in found]
-
-
-def _latest_first(root: Tensor) -> list[Tensor]:
-    """Every tensor that `root` was made from and that wants a gradient, the latest made first."""
-    found = {root}
-    waiting = [root]
-    while waiting:
-        made = waiting.pop().made
-        for source in made.inputs if made is not None else ():
-            if source.requires_grad and source not in found:
-                found.add(source)
-                waiting.append(source)
-    return sorted(found, key=lambda one: -1 if one.made is None else one.made.number, reverse=True)
 
 
 def _listed(dims: Dims) -> Sequence[int] | None:
