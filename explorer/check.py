@@ -12,8 +12,8 @@ On larger graphs local and junction checks together imply the third by induction
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
@@ -24,7 +24,8 @@ from explorer.end_to_end import EndToEnd
 from explorer.engine.array import Array
 from explorer.engine.compare import FEW, Shared, compare
 from explorer.engine.elementwise import Full, Missing
-from explorer.engine.registry import Rule, Site, apply_rule, rule_for
+from explorer.engine.hints import FAMILIES as HINTED
+from explorer.engine.registry import Rule, Site, apply_rule, hints_of, rule_for
 from explorer.engine.rounding import Rounding, rounding_of
 from explorer.engine.rules import FAMILIES
 from explorer.engine.run import Run
@@ -53,6 +54,7 @@ TINY = 16
 """Gradients of at most so many elements are copied rather than read where they lie."""
 
 assert FAMILIES  # importing the families registers their rules
+assert HINTED  # and their hints
 
 
 class Checker:
@@ -179,6 +181,7 @@ class Checker:
         whole = self._mode == "full" or self._own.following
         run = Run(rounding, quick=True)
         shared: Shared | None = None
+        hints = _Hints(rule, site, incoming, self._outcomes[index]) if rule.hints is not None else None
         for slot, expected in enumerate(gradients):
             if self._targets[index][slot] is None:
                 continue
@@ -194,7 +197,7 @@ class Checker:
                 sent,
                 rounding,
                 seed=index * 31 + slot,
-                hints=self._hints(rule, site, incoming, slot),
+                hints=None if hints is None else partial(hints, slot),
                 shared=shared,
                 whole=whole,
                 run=run,
@@ -248,15 +251,6 @@ class Checker:
             return
         outcome.found += [(f"local, input {slot}, finite differences", found) for slot, found in compared]
 
-    @staticmethod
-    def _hints(rule: Rule, site: Site, incoming: Sequence[Array | None], slot: int) -> Points:
-        if rule.hints is None:
-            return []
-        with suppress(Exception):  # hints are a courtesy: without them the sample is only less pointed
-            hints = rule.hints(site, *incoming)
-            return list(hints[slot] or []) if slot < len(hints) else []
-        return []
-
     # ------------------------------------------------------------------ junctions and ends
 
     def _check_junctions(self, index: int, incoming: Sequence[Array | None]) -> None:
@@ -292,6 +286,23 @@ class Checker:
         self._junctions.close()
         self._own.close()
         return verdicts, summary
+
+
+class _Hints:
+    """The elements that a node's rule hints at, per input; asked for once, where a sample wants them."""
+
+    def __init__(self, rule: Rule, site: Site, incoming: Sequence[Array | None], outcome: Outcome) -> None:
+        self._ask = partial(hints_of, rule, site, incoming)
+        self._outcome = outcome
+        self._found: list[Points] | None = None
+
+    def __call__(self, slot: int) -> Points:
+        """Those of one input; a failure is noted beside the verdict."""
+        if self._found is None:
+            self._found, problem = self._ask()
+            if problem:
+                self._outcome.notes.append(problem)
+        return self._found[slot] if slot < len(self._found) else []
 
 
 def _along(axis: int, sent: Array, seed: int, earlier: Shared | None) -> Shared:

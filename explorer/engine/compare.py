@@ -7,7 +7,7 @@ one with the worst-case bound ("loose") and with a low-precision accumulator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isnan
 from operator import sub
@@ -114,7 +114,7 @@ def compare(
     rounding: Rounding,
     *,
     seed: int = 0,
-    hints: Points | None = None,
+    hints: Callable[[], Points] | None = None,
     shared: Shared | None = None,
     whole: bool = False,
     factor: float = 2.0,
@@ -122,8 +122,9 @@ def compare(
 ) -> Comparison:
     """`observed` (torch's gradient) against the recipe `expected` of the same shape.
 
-    `whole` compares everything that `WHOLE` allows; otherwise a sample within `WORK`. `run` may be shared
-    by the gradients of one node, so that common subexpressions are computed once.
+    `whole` compares everything that `WHOLE` allows; otherwise a sample within `WORK`. `hints` gives elements
+    worth a look, and is asked only where not everything is compared at once. `run` may be shared by the
+    gradients of one node, so that common subexpressions are computed once.
     """
     if isinstance(expected, Missing):
         return Comparison("unchecked", of=observed.numel, reason=expected.reason)
@@ -139,15 +140,17 @@ def compare(
         return judge.verdict(total)
     shape = observed.shape
     before = run.work
-    points = plan(shape, seed, FEW, hints or ())
+    points = plan(shape, seed, FEW, hints() if hints is not None and total > FEW else ())
     middle = points[total // 2 if total <= FEW else 2]
     judge.points([middle], run)
     each = max(run.work - before, 1)
     few = FEW if whole or FEW * each <= DEAR else max(LEAST, DEAR // each)
     if shared is not None:
         few = shared.few = min(few, shared.few)
-    if few < len(points) and few < FEW:
-        points = points[:: len(points) // few][:few] if total <= FEW else points[:few]
+    if total <= FEW:
+        points = points if few >= len(points) else points[:: len(points) // few][:few]
+    elif FEW * each > WORK:
+        points = points[:few]  # dear ones: those hinted at displace others
     if shared is not None:
         points = shared.put(points)
     first = [point for point in points if point != middle]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeVar
 
 from explorer.engine.array import Array
 from explorer.engine.elementwise import COMPLEX, Full, Missing, apply
@@ -14,6 +14,7 @@ from explorer.graph import TensorSpec
 Gradients: TypeAlias = "Sequence[Array | None]"
 Function: TypeAlias = "Callable[..., Sequence[Array | None]]"
 Hints: TypeAlias = "Callable[..., Sequence[Sequence[tuple[int, ...]] | None]]"
+HintFunction = TypeVar("HintFunction", bound=Callable[..., Sequence[Sequence[tuple[int, ...]] | None]])
 
 
 class Site:
@@ -121,6 +122,42 @@ def vjp(
     return register
 
 
+def hinted(*names: str) -> Callable[[HintFunction], HintFunction]:
+    """Give hints to the rules of the backward nodes `names`, which are there already.
+
+    The function takes what the rule takes, and gives for each entry of ``next_functions`` a list of element
+    indices worth checking; `explorer.engine.hints` says what they may cost.
+
+    Raises:
+        RuleError: a name has no rule, or other hints.
+    """
+
+    def register(function: HintFunction) -> HintFunction:
+        for name in names:
+            rule = _RULES.get(name)
+            if rule is None:
+                raise RuleError(f"{name} has no rule that could have hints")
+            if rule.hints is not None and _origin(rule.hints) != _origin(function):
+                raise RuleError(f"{name} already has hints")
+            _RULES[name] = replace(rule, hints=function)
+        return function
+
+    return register
+
+
+def hints_of(rule: Rule, n: Site, gradients: Gradients) -> tuple[list[list[tuple[int, ...]]], str]:
+    """Per input the elements that the rule's hints name, and what went wrong in them ("" if nothing did).
+
+    Hints are a courtesy: where they fail, the sample is as if there were none.
+    """
+    if rule.hints is None:
+        return [], ""
+    try:
+        return [list(map(tuple, points or ())) for points in rule.hints(n, *gradients)], ""
+    except Exception as problem:  # noqa: BLE001 - hints of the user's may fail, and must not end the check
+        return [], f"the hints of {n.name} raised {type(problem).__name__}: {problem}"
+
+
 def _origin(function: Any) -> tuple[str, int, str]:
     """File, line and name of a definition."""
     code = getattr(function, "__code__", None)
@@ -199,6 +236,8 @@ __all__ = [
     "Site",
     "apply_rule",
     "as_complex",
+    "hinted",
+    "hints_of",
     "rule_for",
     "rule_names",
     "unregister",

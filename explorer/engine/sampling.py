@@ -90,10 +90,17 @@ def plan(shape: Sequence[int], seed: int, count: int, extra: Iterable[tuple[int,
     """
     shape = tuple(shape)
     found = _planned(shape, seed % SEEDS, count)
-    added = [point for point in dict.fromkeys(extra) if len(point) == len(shape) and point not in found]
-    if not added or prod(shape) <= count:
+    if prod(shape) <= count:
+        return list(found)
+    added = [point for point in dict.fromkeys(extra) if _within(point, shape) and point not in found]
+    if not added:
         return list(found)
     return [*found[:3], *added, *found[3:]]
+
+
+def _within(point: Sequence[int], shape: tuple[int, ...]) -> bool:
+    """Whether there is such an element."""
+    return len(point) == len(shape) and all(0 <= i < size for i, size in zip(point, shape, strict=True))
 
 
 @lru_cache(maxsize=512)

@@ -16,7 +16,6 @@ from explorer.engine.contract import Point, dots, linear
 from explorer.engine.elementwise import Missing
 from explorer.engine.memory import Box, Index
 from explorer.engine.registry import Site, vjp
-from explorer.engine.rounding import ROUNDINGS
 from explorer.engine.run import Run
 
 Vjp = list[Array | None]
@@ -160,23 +159,7 @@ def _windows(place: int, outputs: int, kernel: int, stride: int, padding: int, d
     return range(max(first, 0), min(last + 1, outputs))
 
 
-def _max_pool_hints(n: Site, g: Array) -> list[list[Point]]:
-    """The winners of a few windows."""
-    shape = n.shape(0)
-    if isinstance(n.result1, Missing) or not n.result1.numel:
-        return [[]]
-    middle = tuple(size // 2 for size in n.result1.shape)
-    points = []
-    for place in (middle, tuple(size - 1 for size in n.result1.shape)):
-        winner = int(
-            n.result1.eval(tuple((i,) for i in place), Run(ROUNDINGS["float64"], bounds=False))[0][0]
-        )
-        lead = g.ndim - 2
-        points.append((*place[:lead], winner // shape[-1], winner % shape[-1]))
-    return [points]
-
-
-@vjp("MaxPool2DWithIndicesBackward0", hints=_max_pool_hints)
+@vjp("MaxPool2DWithIndicesBackward0")
 def max_pool(n: Site, g: Array) -> Vjp:
     """y[q] = x[i[q]], i saved:  dx[p] = Σ g[q] over the windows q with i[q] = p: one winner a window."""
     shape, spatial = n.shape(0), 2

@@ -135,17 +135,7 @@ def selected_rows(source: Array, dim: int, index: Array) -> Array:
 # -------------------------------------------------------------------- embedding
 
 
-def _embedding_hints(n: Site, g: Array) -> list[list[Point]]:
-    """Rows that were used most and least, rows beside them, the padding row."""
-    if g is None or isinstance(n.indices, Missing) or not n.indices.numel:
-        return [[]]
-    used = n.indices.slice(-1, 0, 4).values()[:4] if n.indices.ndim else n.indices.values()
-    rows, columns = n.shape(0)
-    wanted = dict.fromkeys([*used, *[(row + 1) % rows for row in used[:2]], n.padding_idx])
-    return [[(row, row % columns) for row in wanted if row is not None and 0 <= row < rows]]
-
-
-@vjp("EmbeddingBackward0", hints=_embedding_hints)
+@vjp("EmbeddingBackward0")
 def embedding(n: Site, g: Array) -> Vjp:
     """y[k] = W[i[k]]:  dW[r] = Σ g[k] over i[k] = r; 0 for the padding row; divided by the count if asked."""
     rows, width = n.shape(0)
