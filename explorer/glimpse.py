@@ -17,6 +17,7 @@ from explorer.graph import Role
 from explorer.known import small
 from explorer.names import Names
 from explorer.species import Species, species_of
+from hooks.memory import storage_of
 from hooks.nodes import AutogradNode, is_leaf
 from hooks.registered import hooks_of, name_of
 from hooks.saved import held
@@ -151,7 +152,7 @@ def _leaves(live: Sequence[AutogradNode], sight: Sight) -> dict[int, int]:
         if is_leaf(node):
             variable = node.variable
             found[id(variable)] = index  # the node holds the tensor as long as this lives
-            pointer = _storage(variable)
+            pointer = storage_of(variable)
             if pointer is not None:
                 sight.owners.setdefault(pointer, index)
     return found
@@ -213,7 +214,7 @@ def _saved(
 
 
 def _shape(value: torch.Tensor, leaves: Mapping[int, int], values: bool) -> Shape:
-    pointer = _storage(value)
+    pointer = storage_of(value)
     return Shape(
         (value.shape if not value.is_nested else (), value.dtype, value.device, value.layout),
         _bytes_of_parts(value) if pointer is None else value.nbytes,
@@ -235,14 +236,6 @@ def spelled(value: Any) -> str:
     else:
         text = kind.__name__
     return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1] + "…"
-
-
-def _storage(tensor: torch.Tensor) -> int | None:
-    """What identifies the storage of `tensor`; None for sparse and other tensors without one storage."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (RuntimeError, NotImplementedError):
-        return None
 
 
 def _bytes_of_parts(value: torch.Tensor) -> int:

@@ -21,8 +21,8 @@ from explorer.report import Report
 from explorer.trace import trace
 from explorer.watching import Watch
 from hooks.backward import user_frame
+from hooks.memory import storage_of
 from hooks.nodes import is_leaf
-from hooks.steps import storage_of
 
 Reason = Literal[
     "reached",

@@ -28,7 +28,7 @@ def entries_of(tensor: torch.Tensor, read: Callable[[torch.Tensor], Array]) -> A
             return Missing(f"a {name} tensor of {values.shape[0]} entries is too large for pure Python")
         held = read(values)
         return held if isinstance(held, Missing) else Entries(tensor.shape, places, held)
-    except (RuntimeError, NotImplementedError) as problem:
+    except RuntimeError as problem:
         return Missing(f"a {name} tensor cannot be read: {problem}")
 
 

@@ -20,10 +20,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from hooks.blocks import Blocks
 from hooks.handles import Handles
 from hooks.lines import user_place
+from hooks.memory import storage_of
 from hooks.nodes import AutogradNode, is_leaf
 from hooks.places import OURS, TORCH, USER, Place, kind_of
 from hooks.saved import read
-from hooks.steps import storage_of
 
 PER_PLACE = 8
 """Cuts noted per line: a line in a loop cuts the same way every time."""

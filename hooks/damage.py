@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from hooks.memory import storage_of
 from hooks.nodes import AutogradNode, is_leaf
 from hooks.places import Place
-from hooks.steps import Steps, storage_of
+from hooks.steps import Steps
 
 MODIFIED = "modified by an inplace operation"
 FREED = "second time"

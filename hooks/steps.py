@@ -18,6 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from hooks.handles import Handles
 from hooks.lines import user_place
+from hooks.memory import storage_of
 from hooks.places import Place
 
 FOLLOWED_STEPS = 6
@@ -221,11 +222,3 @@ def _gradient(used: _Used) -> torch.Tensor | None:
 def _at(gradient: torch.Tensor, used: _Used) -> float:
     with torch.no_grad():
         return float(gradient.reshape(-1)[used.element])
-
-
-def storage_of(tensor: torch.Tensor) -> int | None:
-    """The address of the tensor's storage object, None where it has none (sparse, functional)."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (RuntimeError, NotImplementedError):
-        return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from explorer.convert import leaf_of
 from explorer.engine.elementwise import Full, Missing
 from explorer.known import small
-from hooks.memory import has_memory
+from hooks.memory import has_memory, storage_of
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,19 @@ def test_tensors_without_a_storage_of_their_own() -> None:
         fake = torch.empty(3)
     assert small(fake) is None
     assert not has_memory(torch.eye(3).to_sparse())
+
+
+def test_a_storage_is_told_by_its_address_or_there_is_none() -> None:
+    """Every kind of tensor that has no storage to ask for, each with an exception of its own."""
+    dense = torch.arange(6.0).view(2, 3)
+    assert storage_of(dense) == storage_of(dense[1:].t()) != storage_of(dense.clone())
+    freed = torch.ones(3)
+    freed.untyped_storage().resize_(0)
+    assert storage_of(freed) is not None  # FSDP gives the bytes back, not the storage
+    assert storage_of(dense.to_sparse()) is None
+    assert storage_of(torch.eye(4).to_sparse_coo()) is None
+    assert storage_of(nn.LazyLinear(2).weight) is None
+    inside: list[int | None] = []
+    torch.vmap(lambda row: (inside.append(storage_of(row)), row)[1])(dense)
+    torch.func.grad(lambda x: (inside.append(storage_of(x)), x.sum())[1])(dense)
+    assert inside == [None, None]
