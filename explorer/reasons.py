@@ -183,7 +183,7 @@ def _path(graph: Graph, number: int) -> tuple[int, ...]:
 def _twin(tensor: torch.Tensor, names: Names) -> str | None:
     """A variable with the same memory on the other side of a detach."""
     storage = storage_of(tensor)
-    for held in names.held:
+    for held in names.held if storage is not None else ():
         if not isinstance(held, torch.Tensor) or held.requires_grad == tensor.requires_grad:
             continue
         if storage_of(held) == storage:

@@ -49,6 +49,14 @@ def test_cut_by_detach() -> None:
     assert answer.text == "`w` is cut off at `h`: `cut` has its memory and no graph (detach)."
 
 
+def test_tensors_without_a_storage_share_none() -> None:
+    """Sparse tensors have no storage to compare: two of them are no twins."""
+    w, v = torch.eye(3).requires_grad_(), torch.ones(2, requires_grad=True)
+    h = w.to_sparse()  # noqa: F841 - why() finds it among the variables
+    adjacency = torch.ones(2, 2).to_sparse()  # noqa: F841 - and must not take it for the other's detached twin
+    assert why(w, v.sum()).reason == "not reached"
+
+
 def test_not_reached() -> None:
     w, v = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
     loss = v.sum()
