@@ -29,7 +29,6 @@ class ParameterFact:
     """
 
     name: str
-    shape: tuple[int, ...]
     reached: bool
     optimized: bool = False
     module: str = ""
@@ -147,7 +146,8 @@ class Altered:
 
     It `was` so in the forward; the values saved give `now`. `names` are the tensors one of which was changed,
     empty where it is the output itself; `loss`: the output is the loss. `perhaps_meant`: the output itself
-    may have been replaced before anybody used it, as straight-through estimators do by hand.
+    may have been replaced before anybody used it, as straight-through estimators do by hand. `by` is the line
+    that took hold of that memory last after it was used.
     """
 
     node: int
@@ -157,6 +157,7 @@ class Altered:
     now: float
     loss: bool = False
     perhaps_meant: bool = False
+    by: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)

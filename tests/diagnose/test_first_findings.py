@@ -71,13 +71,13 @@ def test_backward_never_called() -> None:
 @pytest.mark.parametrize(
     ("fact", "severity"),
     [
-        (ParameterFact("w", (2,), reached=False, optimized=True), "error"),
-        (ParameterFact("w", (2,), reached=False, ran="with gradients"), "warning"),
-        (ParameterFact("w", (2,), reached=False, ran="never", siblings_ran=True), "warning"),
-        (ParameterFact("w", (2,), reached=False, ran="without gradients", optimized=True), "info"),
-        (ParameterFact("w", (2,), reached=False, ran="never"), None),
-        (ParameterFact("w", (2,), reached=False), None),
-        (ParameterFact("w", (2,), reached=True, optimized=True), None),
+        (ParameterFact("w", reached=False, optimized=True), "error"),
+        (ParameterFact("w", reached=False, ran="with gradients"), "warning"),
+        (ParameterFact("w", reached=False, ran="never", siblings_ran=True), "warning"),
+        (ParameterFact("w", reached=False, ran="without gradients", optimized=True), "info"),
+        (ParameterFact("w", reached=False, ran="never"), None),
+        (ParameterFact("w", reached=False), None),
+        (ParameterFact("w", reached=True, optimized=True), None),
     ],
 )
 def test_unreached_parameter(fact: ParameterFact, severity: str | None) -> None:
@@ -89,7 +89,7 @@ def test_unreached_parameter(fact: ParameterFact, severity: str | None) -> None:
 def test_an_unreached_parameter_says_where_it_left_the_graph() -> None:
     left = (Source("train.py", 9, "h = f(h.detach())"), "detach")
     logged = (Source("train.py", 12, "print(h.norm().item())"), "item")
-    fact = ParameterFact("enc.w", (2,), False, optimized=True, module="enc", ran="with gradients")
+    fact = ParameterFact("enc.w", False, optimized=True, module="enc", ran="with gradients")
 
     def said(*exits: tuple[Source, str], ran: Ran = "with gradients") -> Finding:
         return only(chain(1.0, 2.0), Evidence(calls=1, parameters=(replace(fact, exits=exits, ran=ran),)))
@@ -106,7 +106,7 @@ def test_an_unreached_parameter_says_where_it_left_the_graph() -> None:
 
 
 def test_a_model_that_only_answers_is_innocent_beside_an_optimizer() -> None:
-    fact = ParameterFact("m.w", (2,), False, ran="with gradients", model_used=False)
+    fact = ParameterFact("m.w", False, ran="with gradients", model_used=False)
     evidence = Evidence(calls=1, parameters=(fact,), optimizing=True)
     assert codes(chain(1.0, 2.0), evidence) == []
     assert codes(chain(1.0, 2.0), replace(evidence, optimizing=False)) == [("unreached-parameter", "warning")]
@@ -117,7 +117,7 @@ def test_a_model_that_only_answers_is_innocent_beside_an_optimizer() -> None:
 
 
 def test_a_bias_that_drops_out_of_a_derivative_is_innocent() -> None:
-    fact = ParameterFact("f.bias", (2,), False, optimized=True, ran="with gradients", beside_reached=True)
+    fact = ParameterFact("f.bias", False, optimized=True, ran="with gradients", beside_reached=True)
     evidence = Evidence(calls=1, parameters=(fact,), derived=True)
     assert codes(chain(1.0, 2.0), evidence) == [("unreached-parameter", "info")]
     assert codes(chain(1.0, 2.0), replace(evidence, derived=False)) == [("unreached-parameter", "error")]
@@ -127,7 +127,7 @@ def test_a_bias_that_drops_out_of_a_derivative_is_innocent() -> None:
 
 def test_unreached_parameters_of_one_module_make_one_finding() -> None:
     facts = tuple(
-        ParameterFact(f"{module}.{name}", (2,), False, optimized=True, module=module, ran="never")
+        ParameterFact(f"{module}.{name}", False, optimized=True, module=module, ran="never")
         for module in ("a", "b")
         for name in ("weight", "bias")
     )

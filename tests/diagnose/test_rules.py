@@ -162,8 +162,8 @@ def test_an_output_sigmoid_may_be_sure_of_itself() -> None:
 
 def test_cut_graph_needs_an_unreached_leaf_that_somebody_wants() -> None:
     cut = Cut(LINE, "detach", (1,), ("w",), 0)
-    lost = ParameterFact("w", (2,), reached=False, optimized=True, identity=1)
-    held = ParameterFact("v", (2,), reached=True, optimized=True, identity=2)
+    lost = ParameterFact("w", reached=False, optimized=True, identity=1)
+    held = ParameterFact("v", reached=True, optimized=True, identity=2)
 
     def seen(*facts: ParameterFact, how: str = "detach", complete: bool = True) -> list[str]:
         looked = Looked(cuts=(replace(cut, how=how),))

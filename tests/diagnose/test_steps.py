@@ -42,6 +42,34 @@ def test_gradients_cleared_before_each_step() -> None:
     assert finding.where.code == "optimizer.step()"
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_lazy_module_that_never_ran(held: bool) -> None:
+    """Its parameters have no shape yet, and torch raises when asked: they are told like any others."""
+    model = nn.ModuleDict({"used": nn.Linear(3, 1), "lazy": nn.LazyLinear(2)})
+    optimizer = torch.optim.SGD((model if held else model["used"]).parameters(), lr=0.1)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = model
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.parts["used"](x)
+            return found
+
+    net = Net()
+
+    def loop() -> None:
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.randn(8, 3)).pow(2).mean().backward()
+            optimizer.step()
+
+    (finding,) = said(loop)
+    assert (finding.code, finding.severity) == ("unreached-parameter", "error" if held else "warning")
+    assert "`parts.lazy` never ran" in finding.message
+
+
 def closures() -> None:
     model, x = nn.Linear(3, 1), torch.randn(8, 3)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
