@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import torch
 
 from explorer.engine.array import Array, Values
+from explorer.engine.compare import _unravel as unravel
 from explorer.engine.leaf import same_memory
 from explorer.engine.rounding import Rounding, rounding_of
 from explorer.engine.run import Run
@@ -29,8 +30,10 @@ from explorer.engine.sampling import Points, plan
 from explorer.evidence import Altered
 from explorer.forward_values import DEAR, Held, Slot, Store, Value, computed, kept_values, origin, plain
 from explorer.graph import Graph
+from explorer.hands import Hands, line
 from explorer.report import Number
 from explorer.trace import Trace
+from hooks.edits import Edits
 
 ValueOf: TypeAlias = "Callable[[Any, int], tuple[Number, ...] | None]"
 
@@ -65,7 +68,11 @@ class _Equation:
 
 
 def altered_values(
-    trace: Trace, roots: Sequence[Any] = (), value_of_node: ValueOf | None = None, whole: bool = False
+    trace: Trace,
+    roots: Sequence[Any] = (),
+    value_of_node: ValueOf | None = None,
+    whole: bool = False,
+    edits: Edits | None = None,
 ) -> tuple[Altered, ...]:
     """The kept values that no longer agree with the forward, before backward runs; nothing is changed.
 
@@ -74,11 +81,12 @@ def altered_values(
         roots: the tensors backward starts from, in the order of ``graph.roots``.
         value_of_node: flat values recorded while the script ran, by (live node, output slot).
         whole: look at more elements.
+        edits: who took hold of which memory while the script ran.
     """
     if len(trace.live) > NODES:
         return ()
     with torch.no_grad():
-        store = kept_values(trace)
+        store = kept_values(trace, None if edits is None else edits.unchanged)
         equations = list(_equations(trace, store, roots))
         points = MORE if whole else POINTS
         limit = MUCH if whole else WORK
@@ -89,7 +97,11 @@ def altered_values(
                 held |= one.computed.names | one.kept.names
             if limit < 0:
                 break
-        found = [*_recorded(trace, store, value_of_node, held), *_accused(trace.graph, equations, held)]
+        hands = Hands(trace, store, edits)
+        found = [
+            *_recorded(trace, store, value_of_node, held, hands),
+            *_accused(trace.graph, equations, held, hands),
+        ]
     return tuple({one.node: one for one in reversed(found)}.values())
 
 
@@ -111,7 +123,8 @@ def _equations(trace: Trace, store: Store, roots: Sequence[Any]) -> Iterable[_Eq
             if kept is None:
                 values[place] = side
             elif kept.array is not None and not (side.array and same_memory(side.array, kept.array)):
-                result = slot == 0 and isinstance(store.own[index].get("result"), Array)
+                own = store.own[index].get("result")
+                result = slot == 0 and isinstance(own, Array) and same_memory(own, kept.array)
                 yield _Equation(index, side, kept, place, result=result)
             root = final.get(place)
             if root is not None and side.array is not None:
@@ -143,8 +156,8 @@ def _judge(one: _Equation, count: int) -> int:
         points = points[:3]
     side = one.computed
     if side.array is not None:
-        one.failed = _one_by_one(side.array, kept, points, rounding, run, one.result)
-        one.holds = one.failed is None
+        one.failed, finite = _one_by_one(side.array, kept, points, rounding, run, one.result)
+        one.holds = finite and one.failed is None
     if not one.holds and side.bare is not None:
         one.failed = _in_pairs(side, kept, points, rounding, run)
     elif side.assumed:
@@ -165,28 +178,31 @@ def _both(
     values, errors = computed.at(coords, len(points), run)
     stored = kept.at(coords, len(points), Run(rounding, bounds=False))[0]
     errors = errors or [rounding.u * abs(value) for value in values]
-    return (values, errors, stored) if all(map(isfinite, (*values, *errors, *stored))) else None
+    return values, errors, stored
 
 
 def _one_by_one(
     computed: Array, kept: Array, points: Points, rounding: Rounding, run: Run, result: bool
-) -> Failed:  # fmt: skip
-    """The element that is farthest from its value, if far beyond the bound."""
+) -> tuple[Failed, bool]:  # fmt: skip
+    """The element that is farthest from its value, if far beyond the bound; whether all could be compared."""
     both = _both(computed, kept, points, rounding, run)
     if both is None:
-        return None
+        return None, False
     values, errors, stored = both
-    worst, most = None, MARGIN
+    worst, most, finite = None, MARGIN, True
     for point, value, have, error in zip(points, values, stored, errors, strict=True):
+        if not (isfinite(value) and isfinite(have) and isfinite(error)):
+            finite = False
+            continue
         share = abs(value - have) / (2 * error) if error else 0.0
         if share > most and not _excused(computed, point, abs(value - have), rounding):
             worst, most = (point, have, value), share
-    if worst and not result and not on_a_grid(values):
+    if worst and finite and not result and not on_a_grid(values):
         more = plan(kept.shape, len(points), MORE)
         at = list(zip(*more, strict=True)) if kept.shape else []
         if on_a_grid(kept.at(at, len(more), Run(rounding, bounds=False))[0]):
-            return None  # quantised, as straight-through estimators do it by hand
-    return worst
+            return None, True  # quantised, as straight-through estimators do it by hand
+    return worst, finite
 
 
 def on_a_grid(values: Sequence[float]) -> bool:
@@ -229,6 +245,8 @@ def _in_pairs(side: Value, kept: Array, points: Points, rounding: Rounding, run:
             if both is None:
                 return None
             values, errors, stored = both
+            if not (isfinite(values[i]) and isfinite(errors[i]) and isfinite(stored[i])):
+                return None
             gap += sign * (values[i] - stored[i])
             error += errors[i] + 2 * rounding.u * abs(stored[i])
             have.append(stored[i])
@@ -260,7 +278,7 @@ def _excused(computed: Array, point: tuple[int, ...], gap: float, rounding: Roun
 
 
 def _recorded(
-    trace: Trace, store: Store, value_of_node: ValueOf | None, held: set[Held]
+    trace: Trace, store: Store, value_of_node: ValueOf | None, held: set[Held], hands: Hands
 ) -> Iterable[Altered]:
     """Small values that were recorded while the script ran, and are kept as something else now.
 
@@ -278,31 +296,58 @@ def _recorded(
             continue
         for at, (was, now) in enumerate(zip(recorded, held_now, strict=True)):
             if was != now and was == was:
-                yield Altered(place[0], (), _unravel(at, array.shape), _real(was), _real(now))
+                after = hands.after([place])
+                if after or not hands.replaced(place[0]):
+                    by = line(after[place]) if after else None
+                    yield Altered(place[0], (), unravel(at, array.shape), _real(was), _real(now), by=by)
                 break
 
 
-def _accused(graph: Graph, equations: Sequence[_Equation], held: set[Held]) -> Iterable[Altered]:
+def _accused(
+    graph: Graph, equations: Sequence[_Equation], held: set[Held], hands: Hands
+) -> Iterable[Altered]:
     """One fact per failed equation, naming the values that no other equation speaks for.
 
-    What came out may also have been changed, on purpose, before it was used (``y.data = y.sign()``): so
-    nothing is said where other equations speak for all that went in, and less loudly where none speaks for
-    what came out.
+    What came out, or a value on the way that nobody kept, may also have been replaced on purpose before it
+    was used (``y.data = y.sign()``). The notes of who laid hands on which memory tell; without them nothing
+    is said where other equations speak for all that went in, and less loudly where none speaks for
+    what came out, or where there are values on the way.
     """
     for one in equations:
         if one.failed is None:
             continue
+        known = hands.know(one.node)
         suspects = set(one.computed.names - held)
-        if one.root:  # the loss may have been edited, which is as likely as a constant
+        if one.root and known and hands.touched(one.node):
+            continue  # the loss itself
+        if one.root and not known:  # it may have been edited, which is as likely as a constant
             suspects = {place for place in suspects if not isinstance(place[1], str)}
         if not suspects and not one.result:
             continue
-        meant = not one.root and (not suspects or one.place not in held)
+        replaced = hands.replaced(one.node)
+        meant = replaced or (not one.root and (not suspects or one.place not in held))
+        meant = meant or (not known and _perhaps_replaced(graph, one, hands))
         if one.place not in held and not one.root:
             suspects.add(one.place)
+        after = hands.after(suspects) or hands.after(
+            {*one.computed.names, *([] if one.root else [one.place])}
+        )
+        if replaced and not after:
+            continue
+        if after:
+            suspects, meant = set(after), replaced
+        elif known:
+            suspects = set(filter(hands.may_have_changed, suspects)) or suspects
+        by = line(max(after.values(), key=lambda hold: hold.number)) if after else None
         names = tuple(sorted({_name(graph, place) for place in suspects}))
         point, kept, computed = one.failed
-        yield Altered(one.node, names, point, kept, computed, one.root, meant)
+        yield Altered(one.node, names, point, kept, computed, one.root, meant, by)
+
+
+def _perhaps_replaced(graph: Graph, one: _Equation, hands: Hands) -> bool:
+    """Whether there are values on the way to a result that scripts replace: scores, or losses of elements."""
+    between = hands.between(one.node)
+    return any("Loss" in graph.nodes[node].name for node in between) if one.root else bool(between)
 
 
 def _name(graph: Graph, place: Held) -> str:
@@ -316,11 +361,3 @@ def _name(graph: Graph, place: Held) -> str:
 
 def _real(value: Number) -> float:
     return value.real if isinstance(value, complex) else float(value)
-
-
-def _unravel(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
-    point: list[int] = []
-    for size in reversed(shape):
-        point.append(flat % size)
-        flat //= size
-    return tuple(reversed(point))

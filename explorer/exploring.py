@@ -39,6 +39,7 @@ from explorer.rerun import aside
 from explorer.trace import Trace, trace
 from explorer.witness import Witness
 from hooks.collection import no_collection
+from hooks.edits import Edits
 from hooks.halves import underflowed
 from hooks.nodes import Capture, Event, capture, is_leaf
 
@@ -100,6 +101,7 @@ class Exploring:
         paths_to: str = "",
         seeds: Sequence[torch.Tensor | None] = (),
         numeric: bool = False,
+        edits: Edits | None = None,
     ) -> None:
         self.stages = Stages()
         self._progress = progress
@@ -141,7 +143,7 @@ class Exploring:
             with self.stages.guard("the check"):
                 self._checker = Checker(self.trace, check, pruned=bool(inputs))
             with self.stages.guard("the check of forward values"):
-                self.altered = altered_values(self.trace, roots, value_of, check == "full")
+                self.altered = altered_values(self.trace, roots, value_of, check == "full", edits)
 
     def __enter__(self) -> Exploring:
         if self.trace is not None:

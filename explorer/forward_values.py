@@ -6,7 +6,7 @@ those, `computed` makes the outputs of the nodes behind, as recipes that nobody 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -68,8 +68,15 @@ class Store:
 # -------------------------------------------------------------------- what is kept
 
 
-def kept_values(trace: Trace) -> Store:
-    """Everything saved that can be read where it lies, by the output whose value it is."""
+Unchanged: TypeAlias = "Callable[[torch.Tensor, int], bool]"
+"""Whether a leaf is surely what it was when the node with this number was made."""
+
+
+def kept_values(trace: Trace, unchanged: Unchanged | None = None) -> Store:
+    """Everything saved that can be read where it lies, by the output whose value it is.
+
+    A leaf that nobody saved counts where its version, or `unchanged`, says that it is what it was.
+    """
     graph, store = trace.graph, Store()
     for node, live in zip(graph.nodes, trace.live, strict=True):
         if node.kind != "op":
@@ -90,6 +97,8 @@ def kept_values(trace: Trace) -> Store:
             if live.variable._version == 0:
                 # never changed with autograd's knowledge: it is what it was, even if nobody saved it
                 _keep(store, graph, (node.id, 0), array)
+            elif unchanged is not None and unchanged(live.variable, _first_number(trace, node.id)):
+                _keep(store, graph, (node.id, 0), array, certain=True)
             elif not isinstance(array, Missing):
                 store.loose[node.id] = array
     return store
@@ -103,13 +112,21 @@ def plain(value: Any) -> Any:
     return value_of(value)
 
 
-def _keep(store: Store, graph: Graph, place: Slot, array: Array) -> None:
+def _first_number(trace: Trace, index: int) -> int:
+    """The number of the first node that used a leaf."""
+    graph = trace.graph
+    users = [trace.live[graph.edges[edge].source] for edge in graph.incoming[index]]
+    return min((int(user._sequence_nr()) for user in users), default=0)
+
+
+def _keep(store: Store, graph: Graph, place: Slot, array: Array, certain: bool = False) -> None:
     outputs = graph.nodes[place[0]].outputs
     spec = outputs[place[1]] if place[1] < len(outputs) else None
     dtype = getattr(array, "dtype", None)
     if isinstance(array, Missing) or spec is None or array.shape != spec.shape or dtype != spec.dtype:
         return
-    store.kept.setdefault(place, Value(array, frozenset((spec.dtype,)), frozenset((place,))))
+    names = frozenset(() if certain else (place,))
+    store.kept.setdefault(place, Value(array, frozenset((spec.dtype,)), names))
 
 
 def computed(graph: Graph, node: Node, store: Store, values: dict[Slot, Value]) -> list[Value]:
@@ -154,6 +171,10 @@ def computed(graph: Graph, node: Node, store: Store, values: dict[Slot, Value]) 
         arrays = [None] * len(bare)
     dtypes = {spec.dtype for spec in node.outputs if spec is not None}
     used: set[Held] = {(node.id, name) for name, value in own.items() if _is_constant(name, value, given)}
+    if own.get("training") is False:  # then the running statistics go into the result
+        used |= {
+            (node.id, name) for name in ("running_mean", "running_var") if isinstance(own.get(name), Array)
+        }
     for one in behind:
         dtypes |= one.dtypes
         used |= one.names
@@ -240,6 +261,11 @@ _SAME = frozenset(
         "Squeeze",
     )
 )
+
+
+def passes_on(name: str) -> bool:
+    """Whether a node of that name makes a view: the same elements, in the same memory."""
+    return name in _SAME
 
 
 def origin(graph: Graph, index: int) -> int:

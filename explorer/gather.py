@@ -39,6 +39,7 @@ from explorer.trace import Trace
 from explorer.units import count_units, find_broadcasts
 from hooks.backward import BackwardCall
 from hooks.damage import FREED, MODIFIED, find_damage
+from hooks.edits import Edits
 from hooks.evidence import Collector
 from hooks.forward import Observation
 from hooks.modules import listed, wrapped_as
@@ -96,6 +97,11 @@ class Gatherer:
         self._calls = 0
         self._unreached: dict[int, tuple[weakref.ref[torch.Tensor], ParameterFact]] = {}
         self._unlisted: dict[int, Unlisted] = {}
+
+    @property
+    def edits(self) -> Edits:
+        """Who took hold of which memory past autograd."""
+        return self._collector.cuts.edits
 
     def __enter__(self) -> Gatherer:
         self._collector.__enter__()

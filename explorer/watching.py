@@ -1,54 +1,42 @@
-"""Watches every backward() while a ``with`` block is open, and one of our own on request."""
+"""Watches every backward() while a ``with`` block is open."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from os import PathLike
-from threading import local
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from explorer import chains, contributions, diagnose, render
-from explorer.chains import Paths
+from explorer import render
+from explorer.diagnosing import diagnosed
 from explorer.errors import ExplorerError, UsageError
 from explorer.evidence import Evidence
 from explorer.exploring import Exploring, Progress, Stages
 from explorer.gather import Gatherer, failed_node
-from explorer.glimpse import Notes
 from explorer.journal import check as check_journal
 from explorer.kept import KEPT_NODES, Kept
-from explorer.known import Row
 from explorer.layers import norms
 from explorer.light import Light, Told, with_finding
 from explorer.names import Names, collect
+from explorer.own import is_own, own_backward
 from explorer.places import set_out, source_of
+from explorer.placing import placed
 from explorer.ranks import Rank, named, rank_now
 from explorer.report import CheckMode, Report, Session
 from explorer.script import StopScript
-from explorer.species import Species
-from explorer.trace import trace
-from explorer.witness import FEW_NODES
 from hooks.applied import observe_functions
-from hooks.backward import BackwardCall, user_frame, watch_backward
+from hooks.backward import BackwardCall, watch_backward
 from hooks.checkpointed import observe_checkpoints
 from hooks.collection import no_collection
-from hooks.creation import Record
 from hooks.faults import Faults
-from hooks.forward import NodeContext, Observation, observe_forward
+from hooks.forward import Observation, observe_forward
 from hooks.handles import Handles
 from hooks.registered import observe_hooks
-
-MEASURED = 200
-"""So many paths through tensors are told at most."""
-
-_ours = local()
-"""``_ours.running``: this thread is inside a backward of the explorer's own."""
 
 
 class Watch:
@@ -169,43 +157,14 @@ class Watch:
     def session(self, scripted: bool) -> Session:
         """All that was seen, diagnosed; `scripted`: as the whole run of a script."""
         self._describe()
-        last = len(self._kept.reports) - 1
         # A script that died or was stopped may have done the rest later.
         run, missing = Evidence(complete=False), Stages()
         with missing.guard("gathering evidence of the run"):
             run = self._gatherer.of_run(self.context, not self._stop and (scripted or not self._script))
         missing.problems += self._gatherer.problems
         missing.problems += self.context.problems if self.context is not None else ()
-        reports = []
-        for index, (report, looked) in enumerate(zip(self._kept.reports, self._kept.looked, strict=True)):
-            evidence = replace(
-                run,
-                calls=self.calls,
-                last=index == last,
-                scripted=scripted,
-                looked=looked,
-            )
-            forward: Mapping[int, Row] = {}
-            filling = Stages()
-            with filling.guard("reading forward values"):
-                forward = dict(report.forward)
-            report = replace(report, forward=forward)
-            with no_collection():
-                findings, problems = diagnose.diagnose(report, evidence)
-            reports.append(
-                replace(
-                    report,
-                    findings=findings,
-                    problems=(
-                        *report.problems,
-                        *report.graph.problems,
-                        *filling.problems,
-                        *missing.problems,
-                        *problems,
-                    ),
-                    looked_for=diagnose.CODES,
-                )
-            )
+        run = replace(run, calls=self.calls, scripted=scripted)
+        reports = diagnosed(self._kept.reports, self._kept.looked, run, missing.problems)
         if reports and self.light is not None and (light := self.light.finding()) is not None:
             reports[-1] = replace(reports[-1], findings=with_finding(reports[-1].findings, light))
         rank, ranks = (self.rank.number, self.rank.of) if self.rank is not None else (None, 1)
@@ -242,7 +201,7 @@ class Watch:
         returned = None
         try:
             # The check makes garbage of its own while it works.
-            with exploring, _own_backward(), no_collection() if self.check == "off" else nullcontext():
+            with exploring, own_backward(), no_collection() if self.check == "off" else nullcontext():
                 if exploring.inputs:
                     returned = torch.autograd.grad(
                         roots,
@@ -259,7 +218,7 @@ class Watch:
     @contextmanager
     def _around(self, call: BackwardCall) -> Iterator[None]:
         """What happens around one backward call of the user's."""
-        if getattr(_ours, "running", False):
+        if is_own():
             yield
             return
         self.calls += 1
@@ -328,7 +287,7 @@ class Watch:
             roots,
             names,
             self.check,
-            context=_placed(context, names) if context else None,
+            context=placed(context, names) if context else None,
             value_of=context.value_of if context else None,
             inputs=inputs,
             own=own,
@@ -337,6 +296,7 @@ class Watch:
             paths_to=self._paths_to,
             numeric=self._numeric,
             seeds=seeds,
+            edits=self._gatherer.edits,
         )
         if exploring.trace is None:
             self.problems += self._gatherer.cut_roots(roots)
@@ -363,35 +323,6 @@ class Watch:
             )
 
 
-def explore(*tensors: Any, check: CheckMode = "sample", numeric: bool = False) -> Report:
-    """Explore what a backward from `tensors` does, by running one: ``.grad`` stays untouched.
-
-    The graph stays usable (``retain_graph``), and the random number generators are as before. A root
-    with several elements starts from ones, as ``tensor.sum().backward()`` would.
-
-    Args:
-        tensors: one or several tensors with a ``grad_fn``.
-        check: how much of every gradient the engine verifies: "sample", "full" or "off".
-        numeric: take central differences of the forward too, into `Report.quotients`.
-
-    Returns:
-        The report; it draws itself in a notebook.
-
-    Raises:
-        NothingDifferentiableError: a tensor has no ``grad_fn`` and requires no gradient.
-        TypeError: something that is no tensor.
-    """
-    for tensor in tensors:
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"explore() takes tensors, not {type(tensor).__name__}")
-    watch = Watch(check=check, work_out=FEW_NODES, numeric=numeric)
-    with no_collection() if check == "off" else nullcontext():
-        watch.explore(tensors, collect(user_frame(sys._getframe(1))))
-        if not watch.explored:
-            raise ExplorerError("; ".join(watch.problems))
-        return watch.report
-
-
 def watch(
     *modules: torch.nn.Module,
     check: CheckMode = "sample",
@@ -416,71 +347,3 @@ def watch(
     if path is not None:
         check_journal(path)
     return Watch(modules, check=check, every=every, log=path, keep=None if every is None else KEPT_NODES)
-
-
-def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:
-    """Every chain-rule path from `loss` to `x`: the product of local derivatives along each, and their sum.
-
-    Millions of paths are counted exactly without being listed; the `limit` largest contributions are.
-
-    Args:
-        loss: a tensor with a ``grad_fn``.
-        x: a leaf or an intermediate tensor of its graph.
-
-    Returns:
-        `Paths`: iterating gives those listed, the largest first, each with `nodes`,
-        `local` and `contribution` (`norm` where it crosses tensors); `count`, `total` and `text` tell of all.
-
-    Raises:
-        UsageError: `x` is not in the graph of `loss`.
-    """
-    report = explore(loss, check="off")
-    try:
-        node = torch.autograd.graph.get_gradient_edge(x).node
-    except (AttributeError, RuntimeError) as error:
-        raise UsageError(f"paths() needs a tensor that requires a gradient: {error}") from None
-    traced = trace([loss])
-    if node not in traced.live:
-        raise UsageError("x is not in the graph of loss: no path leads to it (see explorer.why)")
-    target = traced.live.index(node)
-    seeds = {root: torch.ones_like(loss) for root in traced.graph.roots}
-    with _own_backward():
-        shares = contributions.shares(traced.graph, traced.live, seeds, target, min(limit, MEASURED))
-    return chains.paths(report, target, limit, shares=shares)
-
-
-def _placed(context: Observation, names: Names) -> Notes:
-    """The context of a node, its module path told as the names of parameters tell it.
-
-    The observation knows a path below the module that was called; that module may be one of several
-    (``G``, ``D``), or a part of the model called by itself (``model.encoder(x)``).
-    """
-    above: dict[int, str] = {}
-
-    def of(node: Any) -> Record | None:
-        record = context.record_of(node)
-        root = record.call.root if record is not None else None
-        if root is not None and root not in above:
-            above[root] = names.modules.get(id(context.root_module(root)), "")
-        return record
-
-    def told(record: Record, species: Species) -> NodeContext:
-        known = context.told(record, species.spelled, species.python)
-        prefix = above.get(known.root, "") if known.root is not None else ""
-        if not prefix:
-            return known
-        return replace(known, module=f"{prefix}.{known.module}" if known.module else prefix)
-
-    return Notes(of, told)
-
-
-@contextmanager
-def _own_backward() -> Iterator[None]:
-    """Marks this thread's backward as ours, and gives back the generators' state."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call] # torch leaves it untyped
-    _ours.running = True
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        _ours.running = False

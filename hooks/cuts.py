@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_hook
 
 from hooks.blocks import Blocks
+from hooks.edits import Edits, How
 from hooks.handles import Handles
 from hooks.lines import user_place
 from hooks.memory import storage_of
@@ -48,11 +50,13 @@ class Cuts:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int, str], list[CutSeen]] = {}
+        self.edits = Edits()
         self._open = True
 
     def attach(self, handles: Handles) -> None:
         """Patch the few methods through which values leave; `handles` puts everything back."""
         handles.callback(self._retire)
+        self.edits.attach(handles)
         # Not `__float__`: torch warns from within, and would name a line of ours.
         for name in ("detach", "detach_", "item", "tolist"):
             self._wrap(handles, name)
@@ -111,6 +115,8 @@ class Cuts:
             if not self._open or type(self_) not in _PLAIN or not self_.requires_grad or _ours():
                 return original(self_, *args, **kwargs)
             frame = sys._getframe(1)
+            if name == "detach":
+                self._note_hold(self_, "detach", frame)
             if (
                 self_.is_leaf and kind_of(frame.f_code.co_filename) == TORCH
             ):  # state_dict, a wrapper being made
@@ -142,10 +148,15 @@ class Cuts:
 
         def read(self_: torch.Tensor) -> torch.Tensor:
             result: torch.Tensor = original.__get__(self_)
-            if torch.compiler.is_compiling() or not self._open or type(self_) is not torch.Tensor:
+            if torch.compiler.is_compiling() or not self._open or type(self_) not in _PLAIN:
                 return result
             frame = sys._getframe(1)
-            if self_.grad_fn is None or kind_of(frame.f_code.co_filename) != USER:
+            self._note_hold(self_, "data", frame)
+            if (
+                type(self_) is not torch.Tensor
+                or self_.grad_fn is None
+                or kind_of(frame.f_code.co_filename) != USER
+            ):
                 return result
             try:
                 self._note_cut(self_, "data", result, None, Place(frame.f_code, frame.f_lasti))
@@ -153,7 +164,12 @@ class Cuts:
                 self._open = False
             return result
 
-        seen = property(read, original.__set__, original.__delete__, original.__doc__)
+        def assign(self_: torch.Tensor, value: torch.Tensor) -> None:
+            if not torch.compiler.is_compiling() and self._open and type(self_) in _PLAIN:
+                self._note_hold(self_, "assigned", sys._getframe(1))
+            original.__set__(self_, value)
+
+        seen = property(read, assign, original.__delete__, original.__doc__)
         torch.Tensor.data = seen  # type: ignore[assignment]  # a property that does what the descriptor does
 
         def restore() -> None:
@@ -161,6 +177,12 @@ class Cuts:
                 del torch.Tensor.data
 
         handles.callback(restore)
+
+    def _note_hold(self, tensor: torch.Tensor, how: How, frame: FrameType) -> None:
+        try:
+            self.edits.note(tensor, how, frame)
+        except Exception:  # noqa: BLE001 - the user's own access must go on
+            self.edits.stop()
 
     def _note_cut(
         self, tensor: torch.Tensor, how: str, result: Any, node: AutogradNode | None, place: Place | None

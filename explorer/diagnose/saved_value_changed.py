@@ -12,6 +12,15 @@ from explorer.report import Finding, Report
 MOST = 3
 """So many places are listed: one edited weight shows in every operation that reads it."""
 
+ADVICE = (
+    "Change a tensor after backward, or change a copy of it (clone()). Changes through .data "
+    "or NumPy are not counted; under torch.no_grad() torch would have told."
+)
+RUNNING = (
+    "The layer normalised by its running statistics (eval mode), and they were updated before backward, as "
+    "by a forward in train mode: call backward first."
+)
+
 
 @diagnosis("saved-value-changed")
 def saved_value_changed(report: Report, evidence: Evidence) -> Iterator[Finding]:
@@ -25,16 +34,26 @@ def saved_value_changed(report: Report, evidence: Evidence) -> Iterator[Finding]
             code="saved-value-changed",
             severity="warning" if found.perhaps_meant else "error",
             message=f"{_what(found, node)}; {_so(found)}.",
-            advice="Change a tensor after backward, or change a copy of it (clone()). Changes through .data "
-            "or NumPy are not counted; under torch.no_grad() torch would have told.",
+            advice=RUNNING if all(map(_is_running, found.names or ("",))) else ADVICE,
             node=node.id,
-            where=node.source,
+            where=found.by or node.source,
         )
 
 
+def _is_running(name: str) -> bool:
+    """Whether the name is that of a running statistic: torch updates them uncounted."""
+    return name.startswith("running_") and " of " in name
+
+
 def _so(found: Altered) -> str:
+    by = ""
+    if found.by is not None:
+        code = f" `{found.by.code}`" if found.by.code else ""
+        by = f"line {found.by.line}{code} took hold of it after it was used; "
     so = "backward differentiates at values that the forward never saw"
-    return f"unless it was replaced on purpose, {so}" if found.perhaps_meant else so
+    if found.perhaps_meant:
+        so = f"unless a value was replaced on purpose before it was used, {so}"
+    return by + so
 
 
 def _what(found: Altered, node: Node) -> str:
