@@ -34,7 +34,18 @@ Operand: TypeAlias = "Array | float | int | bool | complex"
 Dims: TypeAlias = "int | Sequence[int] | None"
 Coords: TypeAlias = "Sequence[Sequence[int]]"
 
-__all__ = ["Array", "Bounded", "Box", "Coords", "Dims", "Errors", "Operand", "Values", "broadcast_shapes"]
+__all__ = [
+    "Array",
+    "Bounded",
+    "Box",
+    "Coords",
+    "Derived",
+    "Dims",
+    "Errors",
+    "Operand",
+    "Values",
+    "broadcast_shapes",
+]
 
 
 class Array:
@@ -97,6 +108,11 @@ class Array:
         return found
 
     def _box(self, box: Box, run: Run) -> Bounded:
+        """What `eval` gives, not kept yet.
+
+        No abstract method: leaves answer `eval` and `at` themselves, and with an abstract class every
+        ``isinstance`` would take longer, a fifth of what building a product takes.
+        """
         raise NotImplementedError
 
     def _at(self, coords: Coords, count: int, run: Run) -> Bounded:
@@ -351,6 +367,21 @@ class Array:
 
     def __matmul__(self, other: Array) -> Array:
         return contract.matmul(self, other)
+
+
+class Derived(Array):
+    """A recipe that reads one other, its `source`, and is complex where that is."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, shape: Sequence[int], source: Array) -> None:
+        super().__init__(shape)
+        source.uses += 1
+        self.source = source
+
+    @property
+    def is_complex(self) -> bool:
+        return self.source.is_complex
 
 
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:

@@ -6,14 +6,15 @@ pooling, resizing, indexing and scattering: an element is a weighted sum of a fe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from math import hypot, sqrt
 from operator import mul
 from typing import Any, TypeAlias
 
-from explorer.engine.array import Array, Bounded, Box, Coords, Values, broadcast_shapes
+from explorer.engine.array import Array, Bounded, Box, Coords, Derived, Values, broadcast_shapes
 from explorer.engine.elementwise import Missing
-from explorer.engine.memory import box_points
+from explorer.engine.memory import box_points, listed_points
 from explorer.engine.run import Errors, Run
 from explorer.errors import ShapeError
 
@@ -128,7 +129,7 @@ def matmul(left: Array, right: Array) -> Array:
     return MatMul(left, right.mT, (*batch, left.shape[-2], right.shape[-1]))
 
 
-class Pointwise(Array):
+class Pointwise(Array, ABC):
     """A recipe whose every element is computed by itself, in `_points`."""
 
     __slots__ = ()
@@ -137,10 +138,11 @@ class Pointwise(Array):
         return self._points(box_points(box), run)
 
     def _at(self, coords: Coords, count: int, run: Run) -> Bounded:
-        return self._points(list(zip(*coords, strict=True)) if coords else [()] * count, run)
+        return self._points(listed_points(coords, count), run)
 
+    @abstractmethod
     def _points(self, points: Sequence[Point], run: Run) -> Bounded:
-        raise NotImplementedError
+        """The elements at `points`, as `eval` gives them."""
 
 
 class Dots(Pointwise):
@@ -197,26 +199,19 @@ def dots(shape: Sequence[int], a: Array, b: Array, boxes: Boxes, along: Along | 
     return Dots(shape, a, b, boxes, along or {})
 
 
-class Linear(Pointwise):
+class Linear(Pointwise, Derived):
     """Element p is Σ weight·source[q] over ``terms(p, run)``: the points q and their weights (None: 1)."""
 
-    __slots__ = ("source", "terms")
+    __slots__ = ("terms",)
 
     def __init__(self, shape: Sequence[int], source: Array, terms: Terms) -> None:
-        super().__init__(shape)
-        source.uses += 1
-        self.source = source
+        super().__init__(shape, source)
         self.terms = terms
-
-    @property
-    def is_complex(self) -> bool:
-        return self.source.is_complex
 
     def _points(self, points: Sequence[Point], run: Run) -> Bounded:
         asked = [self.terms(point, run) for point in points]
         places = [place for found, _ in asked for place in found]
-        coords = list(zip(*places, strict=True)) if places else [()] * self.source.ndim
-        parts, part_errors = self.source.at(coords, len(places), run) if places else ([], None)
+        parts, part_errors = read_points(self.source, places, run)
         values: Values = []
         errors: list[float] = []
         start = 0
@@ -238,6 +233,11 @@ class Linear(Pointwise):
                 values.append(0.0)
                 errors.append(0.0)
         return values, errors if run.bounds else None
+
+
+def read_points(source: Array, places: Sequence[Point], run: Run) -> Bounded:
+    """The elements of `source` at `places`, of which there may be none."""
+    return source.at(list(zip(*places, strict=True)), len(places), run) if places else ([], None)
 
 
 def linear(shape: Sequence[int], source: Array, terms: Terms) -> Array:

@@ -182,6 +182,11 @@ def box_points(box: Box) -> list[tuple[int, ...]]:
     return points
 
 
+def listed_points(coords: Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
+    """The `count` points whose indices are listed axis by axis; without axes, so many empty points."""
+    return list(zip(*coords, strict=True)) if coords else [()] * count
+
+
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     """The strides of contiguous memory of this shape."""
     strides: list[int] = []

@@ -15,9 +15,9 @@ from math import hypot, inf, prod, sqrt
 from operator import mul
 from typing import Any
 
-from explorer.engine.array import Array, Bounded, Box, Coords, Dims, Values
+from explorer.engine.array import Array, Bounded, Box, Coords, Derived, Dims, Values
 from explorer.engine.elementwise import Full, Map, Missing
-from explorer.engine.memory import box_points, rearrange
+from explorer.engine.memory import box_points, listed_points, rearrange
 from explorer.engine.operations import MUL
 from explorer.engine.run import Errors, Run
 
@@ -88,21 +88,15 @@ def _norm(terms: Values) -> float:
         return hypot(*map(abs, terms))
 
 
-class Sum(Array):
+class Sum(Derived):
     """Sum over axes `dims`, which stay with size 1 (`keepdim` is a view on top)."""
 
-    __slots__ = ("dims", "source")
+    __slots__ = ("dims",)
 
     def __init__(self, source: Array, dims: tuple[int, ...]) -> None:
-        super().__init__([1 if axis in dims else size for axis, size in enumerate(source.shape)])
-        source.uses += 1
+        super().__init__(_kept_shape(source, dims), source)
         self.uses = 1  # a result is small and costly: once another recipe reads it, it is kept
-        self.source = source
         self.dims = dims
-
-    @property
-    def is_complex(self) -> bool:
-        return self.source.is_complex
 
     def _box(self, box: Box, run: Run) -> Bounded:
         source, dims = self.source, self.dims
@@ -141,7 +135,7 @@ class Sum(Array):
 
 def each_once(source: Array, coords: Coords, count: int, run: Run) -> Bounded:
     """Single elements, each distinct one once: many sampled points share one row's sum."""
-    points = list(zip(*coords, strict=True)) if coords else [()] * count
+    points = listed_points(coords, count)
     found = {point: source.eval(tuple((i,) for i in point), run) for point in dict.fromkeys(points)}
     values = [found[point][0][0] for point in points]
     if not run.bounds:
@@ -220,6 +214,11 @@ def sum_chunks(terms: Values, errors: Errors, count: int, results: int, run: Run
     ]
 
 
+def _kept_shape(source: Array, dims: Sequence[int]) -> list[int]:
+    """The shape of `source` with size 1 along `dims`."""
+    return [1 if axis in dims else size for axis, size in enumerate(source.shape)]
+
+
 def _kept_first(values: Values, lengths: Sequence[int], dims: tuple[int, ...]) -> Values:
     """`values` of these lengths with the axes `dims` moved to the end."""
     strides = [prod(lengths[axis + 1 :]) for axis in range(len(lengths))]
@@ -227,16 +226,14 @@ def _kept_first(values: Values, lengths: Sequence[int], dims: tuple[int, ...]) -
     return rearrange(values, [lengths[axis] for axis in order], [strides[axis] for axis in order])
 
 
-class Extreme(Array):
+class Extreme(Derived):
     """Largest or smallest element over axes `dims`, which stay with size 1."""
 
-    __slots__ = ("dims", "largest", "source")
+    __slots__ = ("dims", "largest")
 
     def __init__(self, source: Array, dims: tuple[int, ...], largest: bool) -> None:
-        super().__init__([1 if axis in dims else size for axis, size in enumerate(source.shape)])
-        source.uses += 1
-        self.uses = 1
-        self.source = source
+        super().__init__(_kept_shape(source, dims), source)
+        self.uses = 1  # as for `Sum`
         self.dims = dims
         self.largest = largest
 
@@ -272,8 +269,7 @@ def total(source: Array, dims: Dims, keepdim: bool) -> Array:
         return source
     if isinstance(source, Full):
         count = prod(source.shape[axis] for axis in axes)
-        shape = [1 if axis in axes else size for axis, size in enumerate(source.shape)]
-        return _dropped(Full(source.value * count, shape), axes, keepdim)
+        return _dropped(Full(source.value * count, _kept_shape(source, axes)), axes, keepdim)
     return _dropped(Sum(source, axes), axes, keepdim)
 
 
@@ -283,7 +279,7 @@ def extreme(source: Array, dims: Dims, keepdim: bool, *, largest: bool) -> Array
     if not axes:
         return source
     if any(source.shape[axis] == 0 for axis in axes):
-        return _dropped(Full(-inf if largest else inf, Sum(source, axes).shape), axes, keepdim)
+        return _dropped(Full(-inf if largest else inf, _kept_shape(source, axes)), axes, keepdim)
     return _dropped(Extreme(source, axes, largest), axes, keepdim)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from explorer.engine.array import Array, Bounded, Box, Coords
+from explorer.engine.array import Array, Bounded, Box, Coords, Derived
 from explorer.engine.elementwise import Full, Missing
 from explorer.engine.leaf import resolve_shape
 from explorer.engine.memory import Values, box_points, rearrange
@@ -13,22 +13,16 @@ from explorer.engine.run import Run
 from explorer.errors import ShapeError
 
 
-class View(Array):
+class View(Derived):
     """A strided view of any recipe; `axes` as in `Array.window`."""
 
-    __slots__ = ("_plain", "axes", "source")
+    __slots__ = ("_plain", "axes")
 
     def __init__(self, source: Array, shape: Sequence[int], axes: Sequence[tuple[int, int, int]]) -> None:
-        super().__init__(shape)
-        source.uses += 1
-        self.source = source
+        super().__init__(shape, source)
         self.axes = tuple(axes)
         used = [axis for axis, _, _ in axes if axis >= 0]
         self._plain = len(set(used)) == len(used)  # a diagonal uses one axis twice
-
-    @property
-    def is_complex(self) -> bool:
-        return self.source.is_complex
 
     def window(self, shape: Sequence[int], axes: Sequence[tuple[int, int, int]]) -> Array:
         merged = []
@@ -94,19 +88,10 @@ class View(Array):
         return self.source.at(inner, count, run)
 
 
-class Reshape(Array):
+class Reshape(Derived):
     """Another shape for the same row-major elements."""
 
-    __slots__ = ("source",)
-
-    def __init__(self, source: Array, shape: Sequence[int]) -> None:
-        super().__init__(shape)
-        source.uses += 1
-        self.source = source
-
-    @property
-    def is_complex(self) -> bool:
-        return self.source.is_complex
+    __slots__ = ()
 
     def reshape(self, *shape: int) -> Array:
         return self.source.reshape(*resolve_shape(shape, self.numel))
@@ -280,7 +265,7 @@ def reshape(source: Array, shape: Sequence[int]) -> Array:
         return source
     if isinstance(source, Full):
         return Full(source.value, wanted)
-    return Reshape(source, wanted)
+    return Reshape(wanted, source)
 
 
 def permute(source: Array, dims: Sequence[int]) -> Array:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from operator import mul
 from typing import TypeAlias
 
-from explorer.engine.array import Array, Bounded, Box, Coords, Values
-from explorer.engine.contract import Point
+from explorer.engine.array import Array, Bounded, Derived, Values
+from explorer.engine.contract import Point, Pointwise, read_points
 from explorer.engine.elementwise import Missing
 from explorer.engine.reduce import rounded_sum
 from explorer.engine.run import Run
@@ -22,35 +22,19 @@ Term: TypeAlias = "tuple[Point, float, float]"
 WeightedTerms: TypeAlias = "Callable[[Point, Run], Sequence[Term]]"
 
 
-class Weighted(Array):
+class Weighted(Pointwise, Derived):
     """Element p is Σ w·source[q] over the ``(q, w, slack of w)`` of ``terms(p, run)``."""
 
-    __slots__ = ("source", "terms")
+    __slots__ = ("terms",)
 
     def __init__(self, shape: Sequence[int], source: Array, terms: WeightedTerms) -> None:
-        super().__init__(shape)
-        source.uses += 1
-        self.source = source
+        super().__init__(shape, source)
         self.terms = terms
-
-    @property
-    def is_complex(self) -> bool:
-        return self.source.is_complex
-
-    def _box(self, box: Box, run: Run) -> Bounded:
-        points: list[Point] = [()]
-        for index in box:
-            points = [(*point, i) for point in points for i in index]
-        return self._points(points, run)
-
-    def _at(self, coords: Coords, count: int, run: Run) -> Bounded:
-        return self._points(list(zip(*coords, strict=True)) if coords else [()] * count, run)
 
     def _points(self, points: Sequence[Point], run: Run) -> Bounded:
         asked = [self.terms(point, run) for point in points]
         places = [place for found in asked for place, _, _ in found]
-        coords = list(zip(*places, strict=True)) if places else [()] * self.source.ndim
-        parts, part_errors = self.source.at(coords, len(places), run) if places else ([], None)
+        parts, part_errors = read_points(self.source, places, run)
         values: Values = []
         errors: list[float] = []
         start = 0

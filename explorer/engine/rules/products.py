@@ -20,26 +20,29 @@ def mm(n: Site, g: Array) -> Vjp:
 @vjp("AddmmBackward0")
 def addmm(n: Site, g: Array) -> Vjp:
     """Y = β C + α A B:  dC = β̄ G,  dA = ᾱ G Bᴴ,  dB = ᾱ Aᴴ G."""
-    da = scaled(g @ n.mat2.mT.conj(), n.alpha) if n.needs(1) else None
-    db = scaled(n.mat1.mT.conj() @ g, n.alpha) if n.needs(2) else None
-    return [scaled(g, n.beta), da, db]
+    return [scaled(g, n.beta), *factor_gradients(n, g, "mat1", "mat2")]
 
 
 @vjp("BaddbmmBackward0")
 def baddbmm(n: Site, g: Array) -> Vjp:
     """Y = β C + α A B for each batch:  dC = β̄ G,  dA = ᾱ G Bᴴ,  dB = ᾱ Aᴴ G."""
-    da = scaled(g @ n.batch2.mT.conj(), n.alpha) if n.needs(1) else None
-    db = scaled(n.batch1.mT.conj() @ g, n.alpha) if n.needs(2) else None
-    return [scaled(g, n.beta), da, db]
+    return [scaled(g, n.beta), *factor_gradients(n, g, "batch1", "batch2")]
 
 
 @vjp("AddbmmBackward0")
 def addbmm(n: Site, g: Array) -> Vjp:
-    """Y = β C + α Σ A B over the batch:  dA = ᾱ G Bᴴ,  dB = ᾱ Aᴴ G, for each batch."""
-    wide = g.unsqueeze(0)
-    da = scaled(wide @ n.batch2.mT.conj(), n.alpha) if n.needs(1) else None
-    db = scaled(n.batch1.mT.conj() @ wide, n.alpha) if n.needs(2) else None
-    return [scaled(g, n.beta), da, db]
+    """Y = β C + α Σ A B over the batch:  dC = β̄ G;  dA = ᾱ G Bᴴ,  dB = ᾱ Aᴴ G, for each batch."""
+    return [scaled(g, n.beta), *factor_gradients(n, g.unsqueeze(0), "batch1", "batch2")]
+
+
+def factor_gradients(n: Site, g: Array, left: str, right: str) -> Vjp:
+    """ᾱ G Bᴴ and ᾱ Aᴴ G for inputs 1 and 2, the saved values `left` (A) and `right` (B); None: not wanted.
+
+    Torch keeps either factor only if the other's gradient is wanted.
+    """
+    da = scaled(g @ getattr(n, right).mT.conj(), n.alpha) if n.needs(1) else None
+    db = scaled(getattr(n, left).mT.conj() @ g, n.alpha) if n.needs(2) else None
+    return [da, db]
 
 
 @vjp("MvBackward0")

@@ -11,6 +11,7 @@ from explorer.engine.elementwise import Missing
 from explorer.engine.entries import Entries
 from explorer.engine.registry import RuleError, Site, vjp
 from explorer.engine.rules.arithmetic import scaled
+from explorer.engine.rules.products import factor_gradients
 from explorer.engine.run import Run
 
 Vjp = list[Array | None]
@@ -55,14 +56,11 @@ def to_dense(n: Site, g: Array) -> Vjp:
 @vjp("SparseAddmmBackward0")
 def sparse_addmm(n: Site, g: Array) -> Vjp:
     """Y = β C + α A B, A sparse:  dC = β̄ G,  dA = ᾱ G Bᴴ where A stores something,  dB = ᾱ Aᴴ G."""
-    da = _stored(n.mat1, scaled(g @ n.mat2.mT.conj(), n.alpha)) if n.needs(1) else None
-    db = scaled(n.mat1.mT.conj() @ g, n.alpha) if n.needs(2) else None
-    return [scaled(g, n.beta), da, db]
+    da, db = factor_gradients(n, g, "mat1", "mat2")
+    return [scaled(g, n.beta), None if da is None else _stored(n.mat1, da), db]
 
 
 @vjp("SparseSampledAddmmBackward0")
 def sampled_addmm(n: Site, g: Array) -> Vjp:
     """Y = β S + α A B where S stores something:  dS = β̄ G,  dA = ᾱ G Bᴴ,  dB = ᾱ Aᴴ G, G as sparse as S."""
-    da = scaled(g @ n.mat2.mT.conj(), n.alpha) if n.needs(1) else None
-    db = scaled(n.mat1.mT.conj() @ g, n.alpha) if n.needs(2) else None
-    return [scaled(_stored(n.self, g), n.beta), da, db]
+    return [scaled(_stored(n.self, g), n.beta), *factor_gradients(n, g, "mat1", "mat2")]
