@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from math import trunc
 from pathlib import Path
 
 import pytest
+import torch
 
 from explorer.cli import main
 
@@ -67,3 +69,17 @@ def test_what_a_command_of_the_guide_answers(
 def test_the_notebooks_are_as_many_as_the_guide_says() -> None:
     assert "eleven small notebooks" in " ".join(GUIDE.split())
     assert len(list((README.parent / "examples" / "gallery").glob("[0-9]*.ipynb"))) == 11
+
+
+def test_the_engine_alone_answers_as_the_readme_says() -> None:
+    _, _, section = README.read_text("utf-8").partition("## The engine alone")
+    code = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)[0]
+    names: dict[str, object] = {}
+    exec(code, names)
+    weight = torch.tensor([[0.5, -0.2], [0.1, 0.3]], requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(torch.tensor([[1.0, 2.0]]) @ weight, torch.tensor([1]))
+    (expected,) = torch.autograd.grad(loss, weight)
+    found = torch.tensor(names["w"].grad.tolist())  # type: ignore[attr-defined]  # the snippet's own name
+    torch.testing.assert_close(found, expected)
+    printed = [float(number) for number in re.findall(r"-?\d+\.\d+(?=\.\.\.)", code)]
+    assert printed == [trunc(1000 * number) / 1000 for number in expected.flatten().tolist()]
