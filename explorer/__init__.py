@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from explorer.asked import explore, paths
     from explorer.errors import (
         EngineError,
         ExplorerError,
@@ -24,15 +25,15 @@ if TYPE_CHECKING:
     from explorer.reasons import why
     from explorer.report import Finding, GradientRecord, Report, Session, Verdict
     from explorer.trace import walk
-    from explorer.watching import Watch, explore, paths, watch
+    from explorer.watching import Watch, watch
 
 _HOMES = {
-    "explore": "watching",
+    "explore": "asked",
     "watch": "watching",
     "Watch": "watching",
     "walk": "trace",
     "why": "reasons",
-    "paths": "watching",
+    "paths": "asked",
     "Report": "report",
     "Session": "report",
     "GradientRecord": "report",
