@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from explorer.elements import Flat
 from explorer.graph import Graph
 from explorer.report import SMALL, Number
-from explorer.values import Flat, fill
+from explorer.values import fill
 from hooks.memory import has_memory
 from hooks.nodes import is_leaf
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 
+from explorer.elements import Flat
 from explorer.engine.array import Array
 from explorer.engine.rounding import rounding_of
 from explorer.engine.run import Run
@@ -23,7 +24,6 @@ from explorer.replay import Replay, UnreplayableError
 from explorer.report import Quotients, Row
 from explorer.rerun import aside
 from explorer.trace import Trace
-from explorer.values import Flat
 from explorer.worked import index_of
 
 __all__ = ["ELEMENTS", "NumericToo", "largest", "quotients"]

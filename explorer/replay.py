@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
+from explorer.elements import Flat
 from explorer.formulas import operation
 from explorer.graph import Node
 from explorer.trace import Trace
-from explorer.values import Flat, argument_names, fill
+from explorer.values import argument_names, fill
 from hooks.saved import SavedValue, read
 
 __all__ = ["Replay", "UnreplayableError"]

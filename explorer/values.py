@@ -10,24 +10,20 @@ constant is the result minus y). Every value says how it is known. Values are fl
 
 from __future__ import annotations
 
-import ast
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
-from math import exp, isfinite, log, prod
+from math import exp, log, prod
 from typing import Literal
 
+from explorer.elements import Flat, Reals, broadcast, parse_number, rounded, shortest
 from explorer.formulas import arguments, inputs, operation
 from explorer.graph import Graph, Node, TensorSpec
 from explorer.mathematics import lookup
 from explorer.operations import OPERATIONS, Compute
-from explorer.report import SMALL, Number
+from explorer.report import SMALL
 
-__all__ = ["Flat", "Forward", "How", "Value", "argument_names", "fill", "parse_number"]
+__all__ = ["Forward", "How", "Value", "argument_names", "fill"]
 
-Flat = tuple[Number, ...]
-Reals = tuple[float, ...]
 How = Literal["recorded", "saved", "recomputed", "deduced"]
 
 SAME = frozenset(
@@ -44,12 +40,6 @@ SAME = frozenset(
     }
 )
 """Operations (aten base names) whose output has the elements of `self` in the same order."""
-
-EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-"""Distance from 1 to the next number of a dtype."""
-
-DIGITS = {"float64": 15, "float32": 6, "float16": 3, "bfloat16": 2}
-"""Decimal digits that a dtype always keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,30 +116,6 @@ def argument_names(graph: Graph, node: Node) -> tuple[str, ...]:
     if len(names) == 1:
         return names * places
     return names[:places] + ("",) * (places - len(names))
-
-
-def parse_number(text: str) -> Flat | None:
-    """The flat numbers spelled in `text` ("2", "[1.0, 2.0]", "True"), None if it spells none.
-
-    >>> parse_number("[[1, 2], [3, 4]]")
-    (1.0, 2.0, 3.0, 4.0)
-    """
-    if not text or len(text) > 2000:
-        return None
-    try:
-        waiting: list[object] = [ast.literal_eval(text)]
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return {"nan": (float("nan"),), "inf": (float("inf"),), "-inf": (float("-inf"),)}.get(text)
-    found: list[float] = []
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, (list, tuple)):
-            waiting.extend(reversed(item))
-        elif isinstance(item, (bool, int, float)):
-            found.append(float(item))
-        else:
-            return None
-    return tuple(found)
 
 
 class _Filling:
@@ -261,8 +227,8 @@ class _Filling:
         if known:
             numbers = self.elementwise(node, known, spec) or self.whole(node, known, spec)
             if numbers is not None and len(numbers) == spec.numel:
-                rounded = tuple(_rounded(number, spec.dtype) for number in numbers)
-                self.outputs[node.id, 0] = Value(rounded, "recomputed", "recomputed from its inputs")
+                held = tuple(rounded(number, spec.dtype) for number in numbers)
+                self.outputs[node.id, 0] = Value(held, "recomputed", "recomputed from its inputs")
 
     def elementwise(self, node: Node, known: Mapping[str, Reals], spec: TensorSpec) -> list[float] | None:
         """An elementwise operation, computed element by element with broadcasting."""
@@ -359,7 +325,7 @@ class _Filling:
                 number = inverse(here)
             except (ArithmeticError, ValueError):
                 return
-            found.append(_shortest(number, here, name, spec.dtype, forward))
+            found.append(shortest(number, here, name, spec.dtype, forward))
         shape = self.shape(node, name)
         if shape is None and len(set(found)) == 1:
             found = found[:1]
@@ -400,52 +366,3 @@ INVERSES: Mapping[str, Mapping[str, tuple[str, Compute]]] = {
 def plain_only(node: Node) -> bool:
     """Whether a setting makes the node differ from the table's plain formula (gelu's tanh form)."""
     return any(item.name == "approximate" and "tanh" in item.text for item in node.saved)
-
-
-def broadcast(numbers: Reals, shape: tuple[int, ...] | None, to: tuple[int, ...]) -> Reals | None:
-    """`numbers` of `shape` spread over the shape `to`, row-major; None if they do not fit."""
-    size = prod(to)
-    if len(numbers) == size:
-        return numbers
-    if len(numbers) == 1:
-        return numbers * size
-    if shape is None or len(shape) > len(to) or prod(shape) != len(numbers):
-        return None
-    shape = (1,) * (len(to) - len(shape)) + shape
-    if any(own not in {1, wanted} for own, wanted in zip(shape, to, strict=True)):
-        return None
-    steps = [0 if own == 1 else prod(shape[axis + 1 :]) for axis, own in enumerate(shape)]
-    places: Iterable[tuple[int, ...]] = product(*(range(n) for n in to))
-    return tuple(numbers[sum(i * step for i, step in zip(place, steps, strict=True))] for place in places)
-
-
-def _rounded(number: float, dtype: str) -> float:
-    """`number` as a tensor of `dtype` holds it; float64 and unknown dtypes keep it."""
-    codes = {"float32": "<f", "float16": "<e"}
-    if dtype not in codes or not isfinite(number):
-        return number
-    try:
-        return float(struct.unpack(codes[dtype], struct.pack(codes[dtype], number))[0])
-    except OverflowError:
-        return float("inf") if number > 0 else float("-inf")
-
-
-def _shortest(
-    number: float, here: Mapping[str, float], name: str, dtype: str, forward: Compute | None
-) -> float:
-    """The constant with the fewest digits that gives the result to within rounding; else `number`.
-
-    (0.3 + 1) - 0.3 is 1.0000001 in float32, but the program said 1. Two units in the last place are
-    allowed, because the result may itself be deduced.
-    """
-    if not isfinite(number) or forward is None:
-        return number
-    for digits in range(1, DIGITS.get(dtype, 6) + 2):
-        short = float(f"{number:.{digits}g}")
-        try:
-            result = _rounded(forward({**here, name: short}), dtype)
-        except (ArithmeticError, ValueError):
-            continue
-        if abs(result - here["result"]) <= 2 * EPSILON.get(dtype, 0.0) * abs(result):
-            return short
-    return _rounded(number, dtype)

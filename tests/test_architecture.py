@@ -26,6 +26,7 @@ TORCH_FREE = (
     "explorer/chains.py",
     "explorer/routes.py",
     "explorer/comparison.py",
+    "explorer/elements.py",
     "explorer/values.py",
     "explorer/derivatives.py",
     "explorer/script.py",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from explorer.elements import parse_number
 from explorer.graph import Saved
-from explorer.values import fill, parse_number
+from explorer.values import fill
 from tests.small_reports import hand_made, report_of
 
 
