@@ -21,6 +21,13 @@ BUDGET = 1_700_000
 HEIGHT = 640
 """Pixels of the frame in a notebook."""
 
+_TELL_THEME = (
+    "const ink=/^rgba?\\((.*)\\)/.exec(getComputedStyle(this.parentElement).color),"
+    "[r,g,b]=ink?ink[1].split(/[ ,]+/):[];"
+    "if(b)this.contentWindow.postMessage({theme:r*.3+g*.6+b*.1>128?'dark':'light'},'*')"
+)
+"""A notebook is dark where the text in it is light."""
+
 
 def page(
     session: Session | Report,
@@ -73,12 +80,15 @@ def page(
 def frame(session: Session | Report, *, height: int = HEIGHT, local: Sequence[Locals] = ()) -> str:
     """The page as a sandboxed frame for a notebook: it runs its own script and reaches nothing else.
 
+    It cannot see whether the notebook is light or dark, so its element tells it; where that is not allowed
+    to (an export that is sanitised), it follows what the reader's system prefers.
+
     Raises:
         LayoutError: as `page`.
     """
-    inner = escape(page(session, local=local), quote=True)
+    inner, told = escape(page(session, local=local), quote=True), escape(_TELL_THEME, quote=True)
     return (
-        f'<iframe title="autograd explorer" sandbox="allow-scripts" srcdoc="{inner}" '
+        f'<iframe title="autograd explorer" sandbox="allow-scripts" srcdoc="{inner}" onload="{told}" '
         f'style="width:100%;height:{height}px;border:1px solid #cbd2d9;border-radius:6px"></iframe>'
     )
 

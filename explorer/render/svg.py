@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from html import escape
 
 from explorer.render import theme, words
@@ -38,17 +39,46 @@ def finish(svg: bytes, *, title: str, description: str, prefix: str = "") -> str
 
 
 def style(scope: str) -> str:
-    """CSS that recolours frames, wires and loose text where the reader prefers the dark."""
-    rules = []
+    """CSS by which frames, wires and loose text read on any ground.
+
+    A picture on its own follows what the reader prefers, and has the browser put that ground under it. In
+    somebody's page it takes up the colour of the text around it instead: an exported notebook is light or
+    dark whatever its reader prefers.
+    """
+    alone, within = f"{scope}:root", f"{scope}:not(:root)"
+    return (
+        f"{alone}{{color-scheme:light dark}}"
+        f"@media (prefers-color-scheme:dark){{{''.join(_dark(alone))}}}"
+        f"{''.join(_as_around(within))}"
+    )
+
+
+def _dark(scope: str) -> Iterator[str]:
+    """The colours of `theme.DARK`."""
     for light, dark in theme.DARK.items():
-        low = light.lower()
-        texts = ",".join(f'{scope} {part}[fill="{low}"]' for part in _LABELS.split(","))
-        rules.append(f"{texts}{{fill:{dark}}}")
+        yield f"{_loose(scope, light)}{{fill:{dark}}}"
     for fill in theme.CLUSTER_FILLS:  # a frame with a tooltip stands in a link of its own: any depth
-        rules.append(f'{scope} .cluster [fill="{fill.lower()}"]{{fill:{theme.DARK[fill]}}}')
-    rules.append(f"{scope} .cluster [stroke]{{stroke:{theme.DARK[theme.CLUSTER_BORDER]}}}")
-    rules.append(f'{scope} .cluster [stroke="none"]{{stroke:none}}')
+        yield f'{scope} .cluster [fill="{fill.lower()}"]{{fill:{theme.DARK[fill]}}}'
+    yield f"{scope} .cluster [stroke]{{stroke:{theme.DARK[theme.CLUSTER_BORDER]}}}"
+    yield f'{scope} .cluster [stroke="none"]{{stroke:none}}'
     wire, dark = theme.WIRE.lower(), theme.DARK[theme.WIRE]
-    rules.append(f'{scope} .edge [stroke="{wire}"],{scope} .wire [stroke="{wire}"]{{stroke:{dark}}}')
-    rules.append(f'{scope} .edge [fill="{wire}"],{scope} .wire [fill="{wire}"]{{fill:{dark}}}')
-    return f"@media (prefers-color-scheme:dark){{{''.join(rules)}}}"
+    yield f'{scope} .edge [stroke="{wire}"],{scope} .wire [stroke="{wire}"]{{stroke:{dark}}}'
+    yield f'{scope} .edge [fill="{wire}"],{scope} .wire [fill="{wire}"]{{fill:{dark}}}'
+
+
+def _as_around(scope: str) -> Iterator[str]:
+    """Loose text nearly in the colour around it, frames a veil over the ground; wires do as they are."""
+    for light in theme.DARK:
+        if light in theme.CLUSTER_FILLS or light in (theme.WIRE, theme.CLUSTER_BORDER):
+            continue
+        own = "" if light == theme.INK else f"color-mix(in srgb,{light} {theme.OWN_SHARE},currentColor)"
+        yield f"{_loose(scope, light)}{{fill:{own or 'currentColor'}}}"
+    for fill in theme.CLUSTER_FILLS:
+        yield f'{scope} .cluster [fill="{fill.lower()}"]{{fill:{theme.VEIL};fill-opacity:{theme.VEIL_DEPTH}}}'
+    edge = f"stroke:{theme.VEIL};stroke-opacity:{theme.VEIL_EDGE}"
+    yield f'{scope} .cluster [stroke]:not([stroke="none"]){{{edge}}}'
+
+
+def _loose(scope: str, colour: str) -> str:
+    """Selects the text of this colour that stands in no box."""
+    return ",".join(f'{scope} {part}[fill="{colour.lower()}"]' for part in _LABELS.split(","))

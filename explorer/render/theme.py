@@ -86,6 +86,13 @@ DARK: Final[Mapping[str, str]] = {
     "#CBD2D9": "#465466",
 }
 
+# ---------------------------------------------------------------- inside a page of any colour
+OWN_SHARE: Final = "60%"
+"""Of a coloured word's own colour; the rest is that of the text around the drawing."""
+VEIL: Final = "#64748B"
+VEIL_DEPTH: Final = ".06"
+VEIL_EDGE: Final = ".4"
+
 # ------------------------------------------------------------ circuit signs, by node name without "Backward…"
 SIGNS: Final[Mapping[str, str]] = {
     "Mul": "×",

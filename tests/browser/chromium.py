@@ -79,6 +79,24 @@ class Page:
             raise PageError(details.get("exception", {}).get("description") or details["text"])
         return found["result"].get("value")
 
+    def inside(self, place: int = 0) -> Callable[[str], Any]:
+        """What evaluates an expression in a frame of the page, by its place among the frames."""
+        self.run("1")
+        frame = self.call("Page.getFrameTree")["frameTree"]["childFrames"][place]["frame"]["id"]
+        contexts = [
+            event["params"]["context"]["id"]
+            for event in self.events
+            if event["method"] == "Runtime.executionContextCreated"
+            and event["params"]["context"]["auxData"]["frameId"] == frame
+        ]
+
+        def evaluated(script: str) -> Any:
+            return self.call(
+                "Runtime.evaluate", expression=script, contextId=contexts[-1], returnByValue=True
+            )["result"].get("value")
+
+        return evaluated
+
     def frames(self) -> None:
         """Wait for two frames, so that the page has been laid out and drawn."""
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")

@@ -11,8 +11,8 @@ import pytest
 from explorer.derivatives import local_derivatives
 from explorer.graph import Source
 from explorer.narrative import captions
-from explorer.render import fold, save
-from explorer.render.html import frame, page
+from explorer.render import fold
+from explorer.render.html import page
 from explorer.report import Session
 from tests.browser.chromium import Page, PageError
 from tests.browser.conftest import Show
@@ -409,35 +409,6 @@ def test_the_layers_are_plotted(show: Show) -> None:
     assert "parameter" in tab.text("#ae-panel")
 
 
-def test_a_sandboxed_frame_starts(tab: Page, tmp_path: Path) -> None:
-    file = tmp_path / "notebook.html"
-    file.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{frame(samples.sigmoid())}", encoding="utf-8")
-    tab.size(1000, 700)
-    tab.open(file.as_uri())
-    assert tab.complaints() == []
-    tab.wait("document.querySelector('iframe')")
-    (frame_,) = tab.call("Page.getFrameTree")["frameTree"]["childFrames"]
-    (context,) = [
-        event["params"]["context"]["id"]
-        for event in tab.events
-        if event["method"] == "Runtime.executionContextCreated"
-        and event["params"]["context"]["auxData"]["frameId"] == frame_["frame"]["id"]
-    ]
-
-    def inside(script: str) -> object:
-        found = tab.call("Runtime.evaluate", expression=script, contextId=context, returnByValue=True)
-        return found["result"].get("value")
-
-    assert inside("document.querySelector('.moved').hasAttribute('transform')")
-    assert inside("document.querySelector('#ae-panel h2').innerText.startsWith('σ = ')")
-    assert (
-        inside("document.querySelector('#ae-next').click(), document.querySelector('#ae-count').innerText")
-        == "1/13"
-    )
-    assert inside("origin") == "null"
-    assert tab.complaints() == []
-
-
 @pytest.mark.parametrize("nodes", [1498])
 def test_a_large_page_keeps_up(show: Show, nodes: int) -> None:
     tab = show(layers(299))
@@ -515,26 +486,3 @@ def test_a_large_graph_tells_all_nodes_but_details_only_of_those_drawn(show: Sho
         briefly[node] = f"--focus {node}" in said
         assert ("verdict" in said.lower() or "match" in said.lower()) != briefly[node]
     assert list(briefly.values()) == [False, True]
-
-
-def test_a_picture_in_the_dark_has_dark_frames_and_light_words(tab: Page, tmp_path: Path) -> None:
-    file = tmp_path / "block.svg"
-    save(samples.block(), file)
-    tab.open(file.as_uri())
-    colours = (
-        "[...document.querySelectorAll('.cluster path, .cluster polygon')]"
-        ".map((frame) => getComputedStyle(frame).fill)"
-    )
-    words = "[...document.querySelectorAll('.cluster text')].map((word) => getComputedStyle(word).fill)"
-
-    def bright(said: str) -> bool:
-        return sum(map(int, re.findall(r"\d+", said)[:3])) > 3 * 128
-
-    tab.prefer(prefers_color_scheme="light")
-    assert all(bright(fill) for fill in tab.run(colours) if fill != "none")
-    tab.prefer(prefers_color_scheme="dark")
-    frames = [fill for fill in tab.run(colours) if fill != "none"]
-    assert len(frames) > 5
-    assert not any(map(bright, frames))
-    assert all(map(bright, tab.run(words)))
-    tab.prefer()

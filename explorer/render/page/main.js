@@ -18,6 +18,18 @@ function setTheme(dark) {
   byId("theme").setAttribute("aria-pressed", String(dark));
 }
 
+/** What the system prefers, until the reader or the notebook around this frame says otherwise. */
+function listenToTheme() {
+  const dark = matchMedia("(prefers-color-scheme: dark)"), follow_ = () => setTheme(dark.matches);
+  const told = (isDark) => { dark.removeEventListener("change", follow_); setTheme(isDark); };
+  follow_();
+  dark.addEventListener("change", follow_);
+  byId("theme").addEventListener("click", () => told(document.documentElement.dataset.theme !== "dark"));
+  addEventListener("message", ({source, data}) => {
+    if (source === parent && source !== window && ["light", "dark"].includes(data?.theme)) told(data.theme === "dark");
+  });
+}
+
 function unfoldChosen() {
   const place_ = chosen.shape ?? (stage.view.homes.get(chosen.node) || [])[0];
   if (place_ !== undefined && place_ !== null) unfolding(stage.view.shapes[place_])?.();
@@ -88,10 +100,7 @@ function start() {
   byId("call").replaceChildren(...DATA.reports.map((report, number) => make("option", {value: String(number)},
     `${report.call || "–"}: ${report.root}${report.where ? ` · ${place(sourceOf(report.where))}` : ""}`)));
   byId("call-field").hidden = DATA.reports.length < 2;
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  setTheme(dark.matches);
-  dark.addEventListener("change", () => setTheme(dark.matches));
-  byId("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
+  listenToTheme();
   byId("call").addEventListener("change", () => openReport(Number(byId("call").value)));
   byId("view").addEventListener("change", takeChoice);
   byId("in").addEventListener("click", () => zoom(1.25));
