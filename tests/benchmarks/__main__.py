@@ -32,6 +32,7 @@ from explorer.watching import Watch
 from hooks.forward import observe_forward
 from hooks.nodes import capture
 from tests.benchmarks import peers
+from tests.benchmarks.marks import mark_of
 from tests.benchmarks.models import large, on_device
 from tests.benchmarks.peers import missing
 from tests.benchmarks.stages import further, stages
@@ -44,7 +45,8 @@ Forward = Callable[[], Tensor]
 class Row:
     """One line: what was measured on what, the ratio to `base`, its spread, and the base in ms.
 
-    `note` says what it gives, or why there is no number.
+    It shows the milliseconds beyond the base too, and the mark where the line has one. `note` says what it
+    gives, or why there is no number.
     """
 
     model: str
@@ -63,11 +65,21 @@ class Row:
 
     def __str__(self) -> str:
         if self.skipped:
-            return f"{self.model:18} {self.what:34} {self.note}"
+            return f"{self.model:23} {self.what:34} {self.note}"
         spread = f"{self.low:.2f}-{self.high:.2f}"
         base = f"{self.base} {self.base_ms:.1f} ms" if self.base_ms else self.base
+        more = f"{(self.ratio - 1) * self.base_ms:+9.1f} ms" if self.base_ms else ""
         note = f"  ({self.note})" if self.note else ""
-        return f"{self.model:18} {self.what:34} x{self.ratio:6.2f}  {spread:>12}  {base}{note}"
+        columns = f"{spread:>12} {more:>12}  {self.mark:22}  {base}{note}"
+        return f"{self.model:23} {self.what:34} x{self.ratio:6.2f}  {columns}"
+
+    @property
+    def mark(self) -> str:
+        """What it has to stay below and whether it does; "" for a line without a mark."""
+        mark = mark_of(self.model, self.what)
+        if mark is None:
+            return ""
+        return f"mark {mark}: {'yes' if mark.reached(self.ratio, self.base_ms) else 'NO'}"
 
 
 def compared(
@@ -241,27 +253,58 @@ MEMORY = """
 import sys, resource
 import torch, explorer
 from contextlib import nullcontext
-from tests.benchmarks.models import large
-forward = large({short})[{model!r}]
+from tests.benchmarks.{home} import {table}
+forward = {table}({arguments})[{model!r}]
 with explorer.watch(check="off") if {watched} else nullcontext():
     for _ in range(2):
         forward().backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
+MILLION = """
+import resource
+from time import perf_counter
+import explorer
+from explorer.render import dot, fold
+from explorer.render.layout import layout
+from tests.benchmarks.watching import chain
+loss = chain({length})
+began = perf_counter()
+report = explorer.explore(loss, check="off")
+layout(dot.of_drawing(report, fold.draw(report)), "svg")
+print(perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
-def peak_memory(model: str, short: bool) -> Row:
-    """Peak memory of two watched steps, to that of two plain ones; fresh processes, ours imported in both."""
+def printed(code: str) -> list[float]:
+    """The numbers that `code` prints last, run in a fresh process."""
+    shown = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+    return [float(number) for number in shown.stdout.splitlines()[-1].split()]
+
+
+def peak_memory(model: str, home: str, table: str, arguments: str) -> Row:
+    """Peak memory of two watched steps, to that of two plain ones; fresh processes, ours imported in both.
+
+    Args:
+        home: the module of the benchmark in which `table` gives the forward passes by `model`.
+        arguments: what `table` is called with.
+    """
     peaks = []
     for watched in (False, True):
-        code = MEMORY.format(short=short, model=model, watched=watched)
-        shown = subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True,
-            cwd=Path(__file__).resolve().parents[2],
-        )  # fmt: skip
-        peaks.append(int(shown.stdout))
+        code = MEMORY.format(home=home, table=table, arguments=arguments, model=model, watched=watched)
+        peaks.append(int(printed(code)[0]))
     ratio = peaks[1] / peaks[0]
     return Row(model, "peak memory, watch, statistics", ratio, ratio, ratio, f"{peaks[0] >> 10} MiB", 0.0)
+
+
+def long_chain(length: int) -> Iterator[Row]:
+    """A chain explored with statistics and drawn folded, once: what the marks for a million nodes are."""
+    seconds, peak = printed(MILLION.format(length=length))
+    for what, share in (("seconds of 60", seconds / 60), ("GB of 6", peak * 1024 / 6e9)):
+        model = f"chain of {length:,} ops"
+        yield Row(model, f"explored and drawn, {what}", share, share, share, "the mark", 0.0)
 
 
 def rows(short: bool) -> Iterator[Row]:
@@ -274,7 +317,9 @@ def rows(short: bool) -> Iterator[Row]:
     for name, forward in large(short).items():
         yield from backward_costs(name, forward, ("sample",) if short else ("off", "sample"), min(rounds, 3))
         yield from drawing_costs(name, forward, min(rounds, 3))
-        yield peak_memory(name, short)
+        yield peak_memory(name, "models", "large", str(short))
+    for name in {} if short else models:
+        yield peak_memory(name, "watching", "sized", repr(name))
     yield from peer_costs(short, rounds)
     yield from device_costs(short, rounds)
     yield from start_up(min(rounds, 5))
@@ -284,6 +329,7 @@ def rows(short: bool) -> Iterator[Row]:
     for what, spent in ((what, chain[column]) for what, column in walks.items()):
         ratio = spent / bare
         yield Row("chain", what, ratio, ratio, ratio, "bare loop, per 1000 nodes,", bare)
+    yield from long_chain(500 if short else 1_000_000)
 
 
 def main() -> None:

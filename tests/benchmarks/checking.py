@@ -118,7 +118,7 @@ MODELS: dict[str, tuple[Callable[[], Tensor], Mode]] = {
     "resnet": (resnet, "sample"),
     "gpt": (gpt, "sample"),
     "mlp": (mlp, "full"),
-    **{f"small {name}": (forward, "sample") for name, forward in steps().items()},
+    **{f"small {name.partition(',')[0]}": (forward, "sample") for name, forward in steps().items()},
     "chain": (long_chain, "sample"),
 }
 

@@ -3,11 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
 from tests.benchmarks.context import Block
+
+LEAST = 0.04
+"""Seconds of a plain step: the marks are named for steps of 30 to 160 ms, whatever the machine."""
+DOUBLINGS = 6
+"""A batch is doubled at most so often."""
+
+
+def perceptron() -> tuple[nn.Module, Tensor]:
+    """Six layers of width 1,024, 128 rows."""
+    layers = (layer for _ in range(6) for layer in (nn.Linear(1024, 1024), nn.ReLU()))
+    return nn.Sequential(*layers), torch.randn(128, 1024)
+
+
+def convolutions() -> tuple[nn.Module, Tensor]:
+    """Four convolutions of 32 channels with BatchNorm, 24 small images."""
+    blocks = (
+        nn.Sequential(nn.Conv2d(given, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU())
+        for given in (3, 32, 32, 32)
+    )
+    return nn.Sequential(*blocks), torch.randn(24, 3, 32, 32)
+
+
+def encoder() -> tuple[nn.Module, Tensor]:
+    """torch's own transformer encoder: four layers of width 256, 8 x 64 tokens."""
+    layer = nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.0, batch_first=True)
+    return nn.TransformerEncoder(layer, 4, enable_nested_tensor=False), torch.randn(8, 64, 256)
+
+
+def grown(step: Callable[[Tensor], object], inputs: Tensor, least: float = LEAST) -> Tensor:
+    """`inputs`, their batch doubled until the quickest of three steps takes `least` seconds."""
+    for _ in range(DOUBLINGS):
+        step(inputs)
+        times = []
+        for _ in range(3):
+            began = perf_counter()
+            step(inputs)
+            times.append(perf_counter() - began)
+        if min(times) >= least:
+            break
+        inputs = torch.cat([inputs, torch.randn_like(inputs)])
+    return inputs
 
 
 class Bottleneck(nn.Module):

@@ -7,6 +7,7 @@ told in the table with the reason. None of them does the whole of ours: what eac
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -16,17 +17,12 @@ from torch.func import functional_call
 
 import explorer
 from tests.benchmarks.context import own_transformer
-from tests.benchmarks.watching import chain
+from tests.benchmarks.models import convolutions, grown, perceptron
+from tests.benchmarks.watching import chain, loss_of
 
 Step = Callable[[nn.Module, Tensor], object]
 TINY = (20, 16)
 """Widths of the perceptron whose every parameter is checked by differences."""
-
-
-def loss_of(model: nn.Module, inputs: Tensor) -> Tensor:
-    """The loss all of them start from."""
-    loss: Tensor = model(inputs).pow(2).mean()
-    return loss
 
 
 def plain(model: nn.Module, inputs: Tensor) -> None:
@@ -112,18 +108,9 @@ def models(short: bool) -> dict[str, tuple[nn.Module, Tensor]]:
     """Model and input by name: the ones of the marks, or a small one."""
     if short:
         return {"tiny MLP": (nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(4, 8))}
-    mlp = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(1024, 1024), nn.ReLU())))
-    cnn = nn.Sequential(
-        *(
-            nn.Sequential(nn.Conv2d(i, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU())
-            for i in (3, 32, 32, 32)
-        )
-    )
-    return {
-        "mlp": (mlp, torch.randn(128, 1024)),
-        "cnn": (cnn, torch.randn(24, 3, 32, 32)),
-        "transformer": own_transformer(),
-    }
+    found = {"mlp": perceptron(), "cnn": convolutions(), "transformer": own_transformer()}
+    batches = {name: grown(partial(plain, model), inputs) for name, (model, inputs) in found.items()}
+    return {f"{name}, batch {len(batches[name])}": (found[name][0], batches[name]) for name in found}
 
 
 def missing(run: Callable[[], object]) -> str:

@@ -9,12 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import explorer
-from explorer.record import Recorder
-from explorer.trace import trace
 from hooks.forward import observe_forward
-from hooks.nodes import capture
 from tests.benchmarks.context import Block
-from tests.benchmarks.watching import chain, timed
+from tests.benchmarks.watching import chain, timed, watched_backward
 
 Forward = Callable[[], Tensor]
 
@@ -28,29 +25,13 @@ def stages(forward: Forward) -> dict[str, Callable[[], Any]]:
 
     def statistics() -> float:
         loss = forward()
-
-        def run() -> None:
-            found = trace([loss], saved=False)
-            recorder = Recorder(found)
-            with capture(found.live, recorder.observe):
-                loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-            recorder.finish()
-
-        return timed(run)
+        return timed(lambda: watched_backward(loss, saved=False))
 
     def values() -> float:
         """Statistics with small forward values and every saved tensor listed."""
         with observe_forward() as seen:
             loss = forward()
-
-            def run() -> None:
-                found = trace([loss], context=seen.context_of, values=True)
-                recorder = Recorder(found)
-                with capture(found.live, recorder.observe):
-                    loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-                recorder.finish()
-
-            return timed(run)
+            return timed(lambda: watched_backward(loss, context=seen.context_of, values=True))
 
     def findings() -> float:
         with explorer.watch(check="off") as watch:

@@ -6,6 +6,7 @@ Run ``python -m tests.benchmarks.watching``; medians of interleaved runs after a
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -18,25 +19,45 @@ from explorer.trace import Found, _traverse, trace
 from hooks.collection import no_collection
 from hooks.nodes import capture
 from hooks.release import sweep
+from tests.benchmarks.models import convolutions, encoder, grown, perceptron
+
+STEPS = {"mlp": perceptron, "cnn": convolutions, "transformer": encoder}
 
 
 def steps() -> dict[str, Callable[[], Tensor]]:
-    """Forward passes whose plain step takes some 30 to 160 ms on one core."""
-    mlp = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(1024, 1024), nn.ReLU())))
-    cnn = nn.Sequential(
-        *(
-            nn.Sequential(nn.Conv2d(i, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU())
-            for i in (3, 32, 32, 32)
-        )
-    )
-    layer = nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.0, batch_first=True)
-    encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
-    rows, images, tokens = torch.randn(128, 1024), torch.randn(24, 3, 32, 32), torch.randn(8, 64, 256)
-    return {
-        "mlp": lambda: mlp(rows).pow(2).mean(),
-        "cnn": lambda: cnn(images).pow(2).mean(),
-        "transformer": lambda: encoder(tokens).pow(2).mean(),
-    }
+    """Forward passes by model and batch, whose plain step takes as long as the marks suppose."""
+    found: dict[str, Callable[[], Tensor]] = {}
+    for name, build in STEPS.items():
+        model, inputs = build()
+        inputs = grown(lambda batch, model=model: loss_of(model, batch).backward(), inputs)  # type: ignore[misc] # bound now
+        found[f"{name}, batch {len(inputs)}"] = partial(loss_of, model, inputs)
+    return found
+
+
+def sized(name: str) -> dict[str, Callable[[], Tensor]]:
+    """The forward pass of one model of `steps`, made anew with the batch that its name tells."""
+    kind, _, batch = name.partition(", batch ")
+    model, inputs = STEPS[kind]()
+    return {name: partial(loss_of, model, inputs.new_empty(int(batch), *inputs.shape[1:]).normal_())}
+
+
+def loss_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The loss all of them start from."""
+    loss: Tensor = model(inputs).pow(2).mean()
+    return loss
+
+
+def watched_backward(loss: Tensor, **how: Any) -> None:
+    """Walk from `loss`, and record its backward as a watch does.
+
+    Args:
+        how: what `trace` is told beside the root.
+    """
+    found = trace([loss], **how)
+    recorder = Recorder(found)
+    with capture(found.live, recorder.observe):
+        loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+    recorder.finish()
 
 
 def timed(run: Callable[[], Any]) -> float:
@@ -55,12 +76,7 @@ def watching(repeats: int = 15) -> dict[str, dict[str, float]]:
             forward().backward()
 
         def watched(saved: bool, forward: Callable[[], Tensor] = forward) -> None:
-            loss = forward()
-            found = trace([loss], saved=saved)
-            recorder = Recorder(found)
-            with capture(found.live, recorder.observe):
-                loss.backward()
-            recorder.finish()
+            watched_backward(forward(), saved=saved)
 
         for run in (plain, lambda: watched(True)):
             timed(run)
