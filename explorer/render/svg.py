@@ -41,14 +41,15 @@ def finish(svg: bytes, *, title: str, description: str, prefix: str = "") -> str
 def style(scope: str) -> str:
     """CSS by which frames, wires and loose text read on any ground.
 
-    A picture on its own follows what the reader prefers, and has the browser put that ground under it. In
-    somebody's page it takes up the colour of the text around it instead: an exported notebook is light or
-    dark whatever its reader prefers.
+    A picture that is a document, alone or as an image in a page, follows what the reader prefers and brings
+    its ground along: nothing tells it what it lies on. Inside a page's own markup it takes up the colour of
+    the text around it: an exported notebook is light or dark whatever its reader prefers.
     """
     alone, within = f"{scope}:root", f"{scope}:not(:root)"
+    light, dark = theme.GROUND
     return (
-        f"{alone}{{color-scheme:light dark}}"
-        f"@media (prefers-color-scheme:dark){{{''.join(_dark(alone))}}}"
+        f"{alone}{{color-scheme:light dark;background:{light}}}"
+        f"@media (prefers-color-scheme:dark){{{alone}{{background:{dark}}}{''.join(_dark(alone))}}}"
         f"{''.join(_as_around(within))}"
     )
 

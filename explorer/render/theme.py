@@ -86,7 +86,9 @@ DARK: Final[Mapping[str, str]] = {
     "#CBD2D9": "#465466",
 }
 
-# ---------------------------------------------------------------- inside a page of any colour
+# ---------------------------------------------------------------- on a page of any colour
+GROUND: Final = ("#FFFFFF", "#121212")
+"""Under a picture that is a document of its own, light and dark."""
 OWN_SHARE: Final = "60%"
 """Of a coloured word's own colour; the rest is that of the text around the drawing."""
 VEIL: Final = "#64748B"
