@@ -165,9 +165,9 @@ class Cuts:
             return result
 
         def assign(self_: torch.Tensor, value: torch.Tensor) -> None:
-            if not torch.compiler.is_compiling() and self._open and type(self_) in _PLAIN:
-                self._note_hold(self_, "assigned", sys._getframe(1))
             original.__set__(self_, value)
+            if not torch.compiler.is_compiling() and self._open and type(self_) in _PLAIN:
+                self._note_hold(self_, "assigned", sys._getframe(1))  # its memory is another one now
 
         seen = property(read, assign, original.__delete__, original.__doc__)
         torch.Tensor.data = seen  # type: ignore[assignment]  # a property that does what the descriptor does

@@ -49,7 +49,7 @@ def _so(found: Altered) -> str:
     by = ""
     if found.by is not None:
         code = f" `{found.by.code}`" if found.by.code else ""
-        by = f"line {found.by.line}{code} took hold of it after it was used; "
+        by = f"line {found.by.line}{code} took its .data after it was used; "
     so = "backward differentiates at values that the forward never saw"
     if found.perhaps_meant:
         so = f"unless a value was replaced on purpose before it was used, {so}"
