@@ -31,6 +31,7 @@ TORCH_FREE = (
     "explorer/derivatives.py",
     "explorer/script.py",
     "explorer/cli.py",
+    "explorer/printing.py",
 )
 PUBLIC = [
     "Edge",
