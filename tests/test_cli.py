@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from explorer.cli import main
+from tests.conftest import Explore
 
 COMMAND = [str(Path(sys.executable).with_name("explore"))]
 TWO_CALLS = """
@@ -24,22 +23,6 @@ for factor in (3.0, 5.0):
     loss.backward()
 print("w.grad", w.grad.tolist())
 """
-Explore = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def explore(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Explore:
-    """Run the command in this process on a script given as text: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(script: str, *options: str, arguments: tuple[str, ...] = ()) -> tuple[int, str, str]:
-        (tmp_path / "user.py").write_text(textwrap.dedent(script))
-        with pytest.raises(SystemExit) as ended:
-            main.main([*options, "user.py", *arguments], "explore")
-        printed = capfd.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def reports(path: Path) -> list[dict[str, object]]:

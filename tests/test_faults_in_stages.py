@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,9 @@ import pytest
 import torch
 
 import explorer
-from explorer.cli import main
 from explorer.diagnose import DIAGNOSES
 from hooks.creation import anomaly_reaches_us
+from tests.conftest import Explore
 from tests.test_neutrality import COMMAND
 
 SCRIPT = """
@@ -36,7 +34,6 @@ for _ in range(2):
     print("loss", loss.item(), model[0].weight.grad.sum().item())
 sys.exit(7)
 """
-Explore = Callable[..., tuple[int, str, str]]
 
 
 class PlantedError(Exception):
@@ -45,21 +42,6 @@ class PlantedError(Exception):
 
 def fails(*args: Any, **kwargs: Any) -> Any:
     raise PlantedError("planted")
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Explore:
-    """Run the command in this process on a script given as text: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def explore(script: str, *options: str) -> tuple[int, str, str]:
-        (tmp_path / "user.py").write_text(textwrap.dedent(script))
-        with pytest.raises(SystemExit) as ended:
-            main.main([*options, "user.py"], "explore")
-        printed = capfd.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return explore
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +97,13 @@ LIGHT_STAGES = {
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_fault_in_a_stage(stage: str, run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_in_a_stage(
+    stage: str, explore: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target, words = STAGES[stage]
     assert anomaly_reaches_us()  # tried once a process: not while the fault is planted
     monkeypatch.setattr(target, fails)
-    code, out, err = run(SCRIPT)
+    code, out, err = explore(SCRIPT)
     assert (code, out) == (7, plain)
     assert "Traceback" not in err
     assert words in err
@@ -128,12 +112,12 @@ def test_a_fault_in_a_stage(stage: str, run: Explore, plain: str, monkeypatch: p
 
 @pytest.mark.parametrize("stage", LIGHT_STAGES)
 def test_a_fault_in_the_light_record(
-    stage: str, run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
+    stage: str, explore: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The script goes on, and so does the exploring of the calls that are explored."""
     target, words = LIGHT_STAGES[stage]
     monkeypatch.setattr(target, fails)
-    code, out, err = run(SCRIPT, "--every", "1", "-o", "a.json", "-o", "a.jsonl")
+    code, out, err = explore(SCRIPT, "--every", "1", "-o", "a.json", "-o", "a.jsonl")
     assert (code, out) == (7, plain)
     assert "Traceback" not in err
     assert words in err
@@ -143,10 +127,10 @@ def test_a_fault_in_the_light_record(
 
 
 def test_a_fault_in_a_diagnosis_leaves_the_others(
-    run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
+    explore: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(DIAGNOSES, "cut-graph", fails)
-    code, out, err = run(SCRIPT, "-o", "a.json")
+    code, out, err = explore(SCRIPT, "-o", "a.json")
     assert (code, out) == (7, plain)
     assert "the diagnosis cut-graph failed: PlantedError: planted" in err
     (report,) = json.loads(Path("a.json").read_text())["reports"]
@@ -162,17 +146,17 @@ def test_a_fault_in_a_diagnosis_leaves_the_others(
     ],
 )
 def test_a_fault_in_a_writer_leaves_the_other_outputs(
-    target: str, path: str, run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
+    target: str, path: str, explore: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(target, fails)
-    code, out, err = run(SCRIPT, "-o", path, "-o", "b.txt")
+    code, out, err = explore(SCRIPT, "-o", path, "-o", "b.txt")
     assert (code, out) == (7, plain)
     assert f"could not write {path}: PlantedError: planted" in err
     assert not Path(path).exists()
     assert "11 nodes" in Path("b.txt").read_text()
 
 
-def test_a_full_disk(run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(explore: Explore, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was there before stays, and no partial file is left behind."""
     Path("a.json").write_text("before")
 
@@ -181,7 +165,7 @@ def test_a_full_disk(run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch) 
 
     with monkeypatch.context() as planted:
         planted.setattr("os.replace", full)
-        code, out, err = run(SCRIPT, "-o", "a.json")
+        code, out, err = explore(SCRIPT, "-o", "a.json")
     assert (code, out) == (7, plain)
     assert "could not write a.json" in err
     assert "No space left on device" in err
@@ -191,12 +175,12 @@ def test_a_full_disk(run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_a_device_without_room(run: Explore, plain: str) -> None:
+def test_a_device_without_room(explore: Explore, plain: str) -> None:
     """A disk that is really full, in every format, while the other outputs are written."""
     names = ("a.json", "b.svg", "c.html", "d.txt")
     for name in names:
         os.symlink("/dev/full", name)
-    code, out, err = run(SCRIPT, *(word for name in names for word in ("-o", name)), "-o", "e.json")
+    code, out, err = explore(SCRIPT, *(word for name in names for word in ("-o", name)), "-o", "e.json")
     assert (code, out) == (7, plain)
     for name in names:
         assert f"could not write {name}" in err
@@ -206,31 +190,31 @@ def test_a_device_without_room(run: Explore, plain: str) -> None:
 
 @pytest.mark.parametrize("kind", [MemoryError, RecursionError, ZeroDivisionError, PlantedError])
 def test_a_rule_that_raises(
-    kind: type[Exception], run: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
+    kind: type[Exception], explore: Explore, plain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rule(*args: Any) -> Any:
         raise kind("planted")
 
     monkeypatch.setattr("explorer.check.apply_rule", rule)
-    code, out, err = run(SCRIPT)
+    code, out, err = explore(SCRIPT)
     assert (code, out) == (7, plain)
     assert f"raised {kind.__name__}: planted" in err
     assert "11 nodes" in err
 
 
-def test_an_output_folder_removed_meanwhile(run: Explore, plain: str) -> None:
+def test_an_output_folder_removed_meanwhile(explore: Explore, plain: str) -> None:
     """What cannot be written any more is told, in every format; the rest is written."""
     os.mkdir("gone")
     names = ("gone/a.json", "gone/b.svg", "gone/c.html", "gone/d.txt")
     script = "import shutil\nshutil.rmtree('gone')\n" + SCRIPT
-    code, out, err = run(script, *(word for name in names for word in ("-o", name)), "-o", "e.json")
+    code, out, err = explore(script, *(word for name in names for word in ("-o", name)), "-o", "e.json")
     assert (code, out) == (7, plain)
     for name in names:
         assert f"could not write {name}" in err
     assert len(json.loads(Path("e.json").read_text())["reports"]) == 1
 
 
-def test_a_repr_without_end_is_never_asked_for(run: Explore) -> None:
+def test_a_repr_without_end_is_never_asked_for(explore: Explore) -> None:
     script = """
     import torch
     class Endless:
@@ -254,13 +238,13 @@ def test_a_repr_without_end_is_never_asked_for(run: Explore) -> None:
     loss.backward()
     print(x.grad)
     """
-    code, out, err = run(script, "-o", "a.json")
+    code, out, err = explore(script, "-o", "a.json")
     assert (code, out) == (0, "tensor([2., 2., 2.])\n"), err
     (report,) = json.loads(Path("a.json").read_text())["reports"]
     assert report["problems"] == []
 
 
-def test_at_the_recursion_limit_the_script_goes_on(run: Explore) -> None:
+def test_at_the_recursion_limit_the_script_goes_on(explore: Explore) -> None:
     """A hook of ours that finds no stack left gives up; the user's own operation succeeds as before."""
     script = """
     import sys, torch
@@ -279,7 +263,7 @@ def test_at_the_recursion_limit_the_script_goes_on(run: Explore) -> None:
     (x * 3).sum().backward()
     print(x.grad.tolist())
     """
-    code, out, err = run(script)
+    code, out, err = explore(script)
     assert (code, out) == (0, "True\n[3.0, 3.0]\n")
     assert "3 nodes" in err
 

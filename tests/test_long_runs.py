@@ -10,17 +10,15 @@ import select
 import signal
 import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 
 from explorer import journal
-from explorer.cli import main
 from explorer.progress import ProgressLine
+from tests.conftest import Explore
 from tests.test_neutrality import COMMAND
 
 TRAINING = """
@@ -37,22 +35,6 @@ for step in range(1, int(sys.argv[1]) + 1):
         print("going", flush=True)
 print("done", loss.item())
 """
-Explore = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def explore(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Explore:
-    """Run the command in this process: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(script: str, *options: str, arguments: tuple[str, ...] = ()) -> tuple[int, str, str]:
-        (tmp_path / "user.py").write_text(textwrap.dedent(script))
-        with pytest.raises(SystemExit) as ended:
-            main.main([*options, "user.py", *arguments], "explore")
-        printed = capfd.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def calls(path: str | Path) -> list[int]:
