@@ -114,6 +114,7 @@ class Exploring:
         self.inputs: tuple[Any, ...] = ()
         self.leaves: dict[torch.Tensor, int] = {}
         self._recorder: Recorder | None = None
+        self._unrecorded = False
         self._checker: Checker | None = None
         self._witness: Witness | None = None
         self._shares: Shares | None = None
@@ -177,7 +178,7 @@ class Exploring:
                 self._recorder.observe(event)
             except Exception as error:  # noqa: BLE001 - the check goes on without the record
                 self._stopped("the record of gradients", error)
-                self._recorder = None
+                self._recorder, self._unrecorded = None, True
         if self._checker is not None:
             try:
                 self._checker.observe(event)
@@ -239,6 +240,8 @@ class Exploring:
         if self._recorder is not None:
             with self.stages.guard("the record of gradients"), no_collection():
                 gradients, edge_gradients = self._recorder.finish(returned)
+        elif self._unrecorded:
+            gradients = ()  # not known; None would say that no gradient came
         if self._checker is not None:
             with self.stages.guard("the check"):
                 self._deliver(traced.live, returned or ())

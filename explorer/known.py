@@ -11,7 +11,7 @@ from explorer.elements import Flat
 from explorer.graph import Graph
 from explorer.report import SMALL, Number
 from explorer.values import fill
-from hooks.memory import has_memory
+from hooks.memory import has_memory, runs_python
 from hooks.nodes import is_leaf
 
 LIMIT = 600
@@ -72,7 +72,7 @@ def small(value: Any) -> Flat | None:
     """The elements of a small real or complex tensor, row-major; None for anything else."""
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.is_nested:
         return None
-    if value.device.type == "meta" or value.numel() > SMALL:
+    if value.device.type == "meta" or value.numel() > SMALL or runs_python(value):
         return None
     if not has_memory(value):  # a parameter that FSDP has resharded
         return None

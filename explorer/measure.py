@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from explorer.report import SMALL, GradientRecord, Number
+from hooks.memory import runs_python
 
 _UNDERFLOW = 1e-17
 """Below this norm, squares in float32 may have underflowed (the smallest normal is 1.2e-38)."""
@@ -167,27 +168,32 @@ def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:
     their elements. A tensor without data (meta, fake) gives nothing.
 
     Raises:
-        RuntimeError: torch cannot read this tensor, for example one batched by vmap.
+        RuntimeError: torch cannot read this tensor, for example one batched by vmap, or reading it would run
+            somebody's Python.
     """
     record = at_once(tensor)
     if record is not None:
         receive(record)
         return
+    if runs_python(tensor):
+        raise RuntimeError(f"reading a {type(tensor).__name__} would run its own __torch_dispatch__")
     shape, dtype = _shape(tensor), dtype_name(tensor.dtype)
     flat = elements(tensor)
     if flat is None:
         return
-    numel = math.prod(shape) if tensor.layout is not torch.strided or not tensor.is_nested else flat.numel()
+    numel = flat.numel() if tensor.is_nested else math.prod(shape)
     if flat.is_cuda:
         if numel <= SMALL:
-            dense = tensor.to_dense() if tensor.layout is not torch.strided else flat
+            sparse = tensor.layout is not torch.strided and not tensor.is_nested
+            dense = tensor.to_dense() if sparse else flat
             pending.values.append((dense.reshape(-1).clone(), shape, dtype, receive))
         else:
             norm = torch.linalg.vector_norm(flat, dtype=_widest(flat.dtype))
             pending.norms.append((norm, shape, dtype, numel, receive))
         return
     if numel <= SMALL:
-        dense = tensor.to_dense() if flat is not tensor and tensor.layout is not torch.strided else flat
+        sparse = flat is not tensor and tensor.layout is not torch.strided and not tensor.is_nested
+        dense = tensor.to_dense() if sparse else flat
         receive(_from_values(dense.reshape(-1).tolist(), shape, dtype))
     else:
         receive(_from_large(flat, shape, dtype, numel))

@@ -40,3 +40,13 @@ def has_memory(tensor: torch.Tensor) -> bool:
     else:
         reach = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     return not reach or (tensor.storage_offset() + reach) * tensor.element_size() <= size
+
+
+def runs_python(tensor: torch.Tensor) -> bool:
+    """Whether operations on `tensor` run a ``__torch_dispatch__`` of the user's, who could notice them."""
+    kind = type(tensor)
+    return (
+        kind is not torch.Tensor
+        and kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+        and not kind.__module__.startswith("torch.")
+    )

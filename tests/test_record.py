@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map_only
 
+import explorer
 from explorer import record as recording
 from explorer.measure import Pending, at_once, in_shape_of, measure
 from explorer.record import Recorder
@@ -235,3 +237,49 @@ def test_a_planted_wrong_share_is_noticed() -> None:
     assert not same_bits(value, value.t().contiguous().t())
     assert not same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
     assert same_bits(torch.tensor([math.nan]), torch.tensor([math.nan]))
+
+
+@pytest.mark.parametrize("rows", [2, 40])
+def test_a_jagged_gradient_is_measured_over_all_its_elements(rows: int) -> None:
+    parts = [torch.randn(rows, 3), torch.randn(rows + 1, 3)]
+    record = measured(torch.nested.nested_tensor(parts, layout=torch.jagged))
+    assert record.numel == (2 * rows + 1) * 3
+    assert record.norm == pytest.approx(torch.cat(parts).norm().item(), rel=1e-6)
+
+
+class Wrapped(torch.Tensor):
+    """A wrapper subclass that notes every operation on it."""
+
+    seen: ClassVar[list[str]] = []
+    inner: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> Wrapped:
+        made: Wrapped = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore[attr-defined,assignment] # torch's own way to make one
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cls.seen.append(str(function))
+        args, kwargs = tree_map_only(Wrapped, lambda one: one.inner, (args, kwargs or {}))
+        return tree_map_only(torch.Tensor, Wrapped, function(*args, **kwargs))
+
+
+def test_a_subclass_sees_no_operation_of_ours() -> None:
+    """Its Python runs for every operation, so nothing of it is read; the report says so."""
+
+    def run() -> list[str]:
+        Wrapped.seen.clear()
+        x = Wrapped(torch.arange(3.0)).requires_grad_()
+        (x * 2).sin().sum().backward()
+        return list(Wrapped.seen)
+
+    plain = run()
+    with explorer.watch() as watch:
+        watched = run()
+    assert watched == plain
+    assert watch.report is not None
+    assert watch.report.gradients == ()
+    assert any("__torch_dispatch__" in problem for problem in watch.report.problems)
+    assert "not reached" not in str(watch.report)
