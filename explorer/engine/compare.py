@@ -21,7 +21,7 @@ from explorer.engine.memory import Box, box_points
 from explorer.engine.projection import project
 from explorer.engine.rounding import Rounding
 from explorer.engine.run import Run
-from explorer.engine.sampling import MOST, SCANNED, Points, notable, plan, spread
+from explorer.engine.sampling import MOST, SCANNED, Points, notable, plan, spread, stride
 from explorer.report import Status
 
 FLOOR = 16
@@ -239,7 +239,7 @@ class _Judge:
     def notable(self, known: Sequence[tuple[int, ...]], run: Run) -> Points:
         """Compare the elements that torch's own values name; gives back which."""
         shape, total = self._observed.shape, self._observed.numel
-        places = range(0, total, max(total // SCANNED, 1))
+        places = range(0, total, stride(total, SCANNED, shape))
         values = self._observed.reshape(total).eval((places,), Run(self._rounding, bounds=False))[0]
         found = [_unravel(place, shape) for place in notable(values, places)]
         found = [point for point in found if point not in known]

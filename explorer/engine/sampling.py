@@ -124,6 +124,15 @@ def spread(shape: tuple[int, ...], seed: int, count: int) -> tuple[tuple[int, ..
     return tuple(dict.fromkeys(latin_hypercube(shape, count, seed % SEEDS)))
 
 
+def stride(total: int, count: int, shape: Sequence[int]) -> int:
+    """The step that meets at most `count` of `total` elements, and no column (last axis) more than others."""
+    step = max(-(-total // count), 1)
+    columns = shape[-1] if len(shape) > 1 else 1
+    while gcd(step, columns) > 1:
+        step += 1
+    return step
+
+
 def notable(values: Sequence[float], places: Sequence[int]) -> list[int]:
     """The places of the largest magnitude, the smallest non-zero one and a zero, as far as there are such."""
     sizes = list(map(abs, values))

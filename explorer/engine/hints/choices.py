@@ -11,8 +11,8 @@ from typing import Any
 from explorer.engine.array import Array
 from explorer.engine.contract import Point
 from explorer.engine.hints.reading import (
+    READS,
     Hinted,
-    Seen,
     element,
     known,
     line,
@@ -36,18 +36,11 @@ def masked(n: Site, g: Array) -> Hinted:
     mask = n.saved.get("mask", n.saved.get("condition", n.saved.get("result1")))
     if not known(mask):
         return []
-    found = seen(mask).first(bool, lambda hit: not hit) + _edge(run_of(mask, SHORT))
+    found = seen(mask).first(bool, lambda hit: not hit) + run_of(mask, READS).edge()
     return [
         [] if spec is None else [onto(point, spec.shape) for point in found if len(point) <= len(spec.shape)]
         for spec in n.inputs
     ]
-
-
-def _edge(some: Seen) -> list[Point]:
-    """Two neighbours with different values."""
-    values = some.values
-    at = next((k for k in range(1, len(values)) if bool(values[k]) != bool(values[k - 1])), 0)
-    return [some.point(at - 1), some.point(at)] if at else []
 
 
 # -------------------------------------------------------------------- kinks

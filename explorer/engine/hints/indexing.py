@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 from explorer.engine.array import Array, broadcast_shapes
 from explorer.engine.contract import Point
 from explorer.engine.hints.reading import (
+    READS,
     Hinted,
     known,
     line,
     lines_of,
     onto,
     read,
+    run_of,
     seen,
     through,
     unravel,
@@ -228,7 +230,7 @@ def _advanced(indices: Sequence[Any], shape: Sequence[int]) -> tuple[list[Point]
 
 def _masked(mask: Array, start: int, shape: Sequence[int]) -> list[Point]:
     """Elements that a boolean mask over some axes reads, and some it does not."""
-    found = seen(mask).first(bool, lambda hit: not hit)
+    found = seen(mask).first(bool, lambda hit: not hit) + run_of(mask, READS).edge()
     rest = tuple(size // 2 for size in shape[start + mask.ndim :])
     return [(*(size // 2 for size in shape[:start]), *point, *rest) for point in found]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from explorer.engine.array import Array
 from explorer.engine.contract import Point
-from explorer.engine.hints.reading import Hinted, known, read, seen, unravel
+from explorer.engine.hints.reading import READS, Hinted, known, read, seen, unravel
 from explorer.engine.registry import Site, hinted
 
 
@@ -19,7 +19,7 @@ def nll(n: Site, g: Array) -> Hinted:
     """
     shape = n.shape(0)
     classes = shape[1 if len(shape) > 1 else 0]
-    some = seen(n.target)
+    some = seen(n.target, 8 * READS)  # there is one such node in a model, and padding may be rare
     targets = some.values
     ignore = n.ignore_index
     if not targets:
@@ -29,15 +29,13 @@ def nll(n: Site, g: Array) -> Hinted:
         point = unravel(some.places[place], some.shape)
         return (*point[:1], target, *point[1:]) if len(shape) > 1 else (target,)
 
-    ignored = [k for k, target in enumerate(targets) if target == ignore]
-    found = [at(k, ignore % classes) for k in dict.fromkeys(ignored[:1] + ignored[-1:])]
-    kept = [target for target in targets if target != ignore]
-    if ignored and kept:
-        found.append(at(ignored[0], kept[0]))
-    if not kept:
-        return [found]
-    for target in dict.fromkeys([kept[0], kept[-1], min(kept), max(kept), ignore - 1, ignore + 1, 0]):
-        if target in targets and target != ignore:
+    kept = next((target for target in targets if target != ignore), 0)
+    found = []
+    if ignore in targets:
+        first, last = targets.index(ignore), len(targets) - 1 - targets[::-1].index(ignore)
+        found = [at(first, ignore % classes), at(last, ignore % classes), at(first, kept)]
+    for target in dict.fromkeys([kept, targets[-1], min(targets), max(targets), ignore - 1, ignore + 1, 0]):
+        if target != ignore and target in targets:
             place = targets.index(target)
             found += [at(place, target), at(place, (target + 1) % classes)]
     return [found]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import gcd
 from typing import Any
 
 from explorer.engine.array import Array
@@ -17,6 +16,7 @@ from explorer.engine.elementwise import Missing
 from explorer.engine.memory import Box, Values
 from explorer.engine.rounding import ROUNDINGS
 from explorer.engine.run import Run
+from explorer.engine.sampling import stride
 
 Hinted = list[list[Point]]
 
@@ -44,19 +44,19 @@ class Seen:
             found.update(dict.fromkeys(map(self.point, hits[:1] + hits[-1:])))
         return list(found)
 
+    def edge(self) -> list[Point]:
+        """Two elements in a row of which one is true."""
+        values = [bool(value) for value in self.values]
+        at = values.index(not values[0]) if values and (not values[0]) in values else 0
+        return [self.point(at - 1), self.point(at)] if at else []
+
 
 def seen(one: Any, limit: int = READS) -> Seen:
-    """At most `limit` elements, evenly spread; all of a small array, none of one that cannot be read.
-
-    The step shares no factor with the last axis, so that no column is passed over.
-    """
+    """At most `limit` elements, evenly spread; all of a small array, none of one that cannot be read."""
     if not isinstance(one, Array) or isinstance(one, Missing) or not one.numel:
         return Seen((), range(0), [])
     total = one.numel
-    step = -(-total // limit)
-    while step > 1 and gcd(step, one.shape[-1]) != 1:
-        step += 1
-    places = range(0, total, step)
+    places = range(0, total, stride(total, limit, one.shape))
     return Seen(one.shape, places, read(one.reshape(total), (places,)))
 
 

@@ -16,6 +16,9 @@ from explorer.engine.run import Run
 
 Vjp = list[Array | None]
 
+TURNED = 1 << 18
+"""So many elements of an index are kept turned round, about 30 MB."""
+
 # -------------------------------------------------------------------- along one axis
 
 
@@ -43,19 +46,32 @@ def scattered(shape: Sequence[int], dim: int, index: Array, source: Array) -> Ar
     if index.numel == 0:
         return Full(0.0, shape)
     dim %= len(shape)
-    line = range(index.shape[dim]) if index.ndim else range(1)
+    if not index.ndim:
+        index = index.reshape(*(1 for _ in shape))
+    return linear(shape, source, lambda point, run: (scattered_to(index, dim, point, run), None))
 
-    def terms(point: Point, run: Run) -> tuple[list[Point], None]:
-        others = point[:dim] + point[dim + 1 :]
-        if any(i >= size for i, size in zip(others, index.shape[:dim] + index.shape[dim + 1 :], strict=True)):
-            return [], None
-        box: Box = (*((i,) for i in point[:dim]), line, *((i,) for i in point[dim + 1 :]))
-        places, wanted = index.eval(box, run)[0], point[dim]
-        return [
-            (*point[:dim], k, *point[dim + 1 :]) for k, place in enumerate(places) if place == wanted
-        ], None
 
-    return linear(shape, source, terms)
+def scattered_to(index: Array, dim: int, point: Point, run: Run) -> list[Point]:
+    """The places q on the line of `index` along `dim` through `point` with index[q] = point[dim].
+
+    Each line is turned round once per run: looking through it for every point of it takes the square of its
+    length.
+    """
+    lead, tail = point[:dim], point[dim + 1 :]
+    lines: dict[Point, dict[int, list[int]]] = run.memo.setdefault(("lines", index, dim), {})
+    places = lines.get(lead + tail)
+    if places is None:
+        if any(
+            i >= size for i, size in zip(lead + tail, index.shape[:dim] + index.shape[dim + 1 :], strict=True)
+        ):
+            return []
+        if len(lines) * index.shape[dim] > TURNED:
+            lines.clear()
+        places = lines[lead + tail] = {}
+        box: Box = (*((i,) for i in lead), range(index.shape[dim]), *((i,) for i in tail))
+        for k, place in enumerate(index.eval(box, run)[0]):
+            places.setdefault(place, []).append(k)
+    return [(*lead, k, *tail) for k in places.get(point[dim], ())]
 
 
 @vjp("GatherBackward0")

@@ -13,10 +13,10 @@ from explorer.engine.blocks import Part, lines
 from explorer.engine.contract import Elements, Point, linear
 from explorer.engine.elementwise import Full, Missing
 from explorer.engine.leaf import Leaf
-from explorer.engine.memory import Box, Values
+from explorer.engine.memory import Values
 from explorer.engine.registry import RuleError, Site, vjp
 from explorer.engine.rules.arithmetic import scaled
-from explorer.engine.rules.indexing import gathered, scattered
+from explorer.engine.rules.indexing import gathered, scattered, scattered_to
 from explorer.engine.rules.reductions import (
     _spread,
     extreme_along,
@@ -206,12 +206,7 @@ def _hits(index: Array, dim: int) -> Callable[[Point, Run], Sequence[Point]]:
     """Which places of a source are scattered to a place of the result."""
 
     def hits(point: Point, run: Run) -> Sequence[Point]:
-        others = point[:dim] + point[dim + 1 :]
-        if any(i >= size for i, size in zip(others, index.shape[:dim] + index.shape[dim + 1 :], strict=True)):
-            return []
-        box: Box = (*((i,) for i in point[:dim]), range(index.shape[dim]), *((i,) for i in point[dim + 1 :]))
-        places = index.eval(box, run)[0]
-        return [(*point[:dim], k, *point[dim + 1 :]) for k, place in enumerate(places) if place == point[dim]]
+        return scattered_to(index, dim, point, run)
 
     return hits
 
