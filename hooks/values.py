@@ -67,6 +67,8 @@ class YoungValues:
         """Copy the values of one result into its node; False where they are known, large or out of reach."""
         # A view whose base was modified gets a new grad_fn when that, or is_leaf, is read: not neutral, and
         # a deadlock when it is just being made. So the version comes before either.
+        if tensor.is_inference():  # has no version to ask for, and no node
+            return False
         if tensor._version != 0 or not tensor.requires_grad or _may_be_a_leaf_view(tensor, apart):
             return False
         if tensor.is_leaf or not tensor.is_cpu:

@@ -229,3 +229,19 @@ def test_views_of_results_have_their_values() -> None:
         (0, 2, 4),
         (6, 8, 10),
     ]
+
+
+@pytest.mark.parametrize("way", ["anomaly", "function"])
+def test_inference_tensors_end_nothing(way: Any) -> None:
+    """They have no version to ask for: a teacher's outputs lie among the youngest objects as the student runs."""
+    with observe_forward(way=way) as seen:
+        with torch.inference_mode():
+            kept = [torch.ones(2) * number for number in range(4)]
+        a = torch.ones(2, requires_grad=True)
+        b = a * 3
+        b.sum().backward()
+        node: Any = b.grad_fn
+        assert seen.value_of(node) == (3.0, 3.0)
+        assert seen.context_of(node) is not None
+    assert seen.problems == ()
+    assert len(kept) == 4
