@@ -10,6 +10,8 @@ from explorer.report import Finding, GradientRecord, Report
 
 HOOK = "tensor hook "
 """How a hook that can change a gradient is listed in `Node.hooks`."""
+LOOKING = "register_multi_grad_hook."
+"""How torch names its hooks that only look: what a multi-grad hook returns is dropped."""
 
 
 @diagnosis("hook-changed-gradient")
@@ -21,6 +23,7 @@ def hook_changed_gradient(report: Report, evidence: Evidence) -> Iterator[Findin
     graph = report.graph
     for node in graph.nodes:
         hooks = [name.removeprefix(HOOK) for name in node.hooks if name.startswith(HOOK)]
+        hooks = [name for name in hooks if not name.startswith(LOOKING)]
         incoming = graph.incoming[node.id]
         if not hooks or len(incoming) != 1:
             continue
@@ -33,7 +36,7 @@ def hook_changed_gradient(report: Report, evidence: Evidence) -> Iterator[Findin
         yield Finding(
             code="hook-changed-gradient",
             severity="info",
-            message=f"The hook {names} on `{node.label}` changed its gradient: "
+            message=f"The {'hook' if len(hooks) == 1 else 'hooks'} {names} on `{node.label}` changed its gradient: "
             f"norm {before.norm:.4g} before, {after.norm:.4g} after.",
             advice="Fine if it is meant (clipping, scaling); remove the hook to see the gradient as it was.",
             node=node.id,

@@ -61,7 +61,9 @@ def _finding(report: Report, node: Node, bad: GradientRecord, received: list[Gra
         )
     elif first is not None:
         since = (
-            "" if first is node else f", the first such value known is that of {first.label or first.name}"
+            ""
+            if first is node
+            else f", the first value known that is not finite is that of {first.label or first.name}"
         )
         line = f" (line {first.source.line})" if since and first.source else ""
         why = f"its forward value is already NaN{since}{line}"

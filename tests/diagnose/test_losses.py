@@ -121,7 +121,7 @@ def test_the_first_bad_value_of_the_forward_is_named() -> None:
     (finding,) = bad(loss)
     assert finding.where is not None
     assert finding.where.code == "ratio = (x * 0) / torch.zeros(4, 3)"
-    assert "already NaN, the first such value known is that of" in finding.message
+    assert "already NaN, the first value known that is not finite is that of" in finding.message
 
 
 def test_a_mask_over_some_elements_is_recognised() -> None:

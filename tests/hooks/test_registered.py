@@ -68,3 +68,14 @@ def test_names_run_nothing_of_the_users() -> None:
 
     assert name_of(Loud()) == "Loud"
     assert name_of(Loud().__call__).endswith("Loud.__call__")
+
+
+def test_a_multi_grad_hook_only_looks_and_is_not_blamed() -> None:
+    x = torch.ones(2, requires_grad=True)
+    y = x * 3
+    torch.autograd.graph.register_multi_grad_hook((y,), lambda gradients: None)
+    y.register_hook(lambda gradient: gradient * 2)
+    report = explorer.explore(y.sum())
+    (finding,) = report.findings
+    assert "multi_grad" not in finding.message
+    assert finding.message.startswith("The hook `")
