@@ -36,7 +36,7 @@ def hook_changed_gradient(report: Report, evidence: Evidence) -> Iterator[Findin
         yield Finding(
             code="hook-changed-gradient",
             severity="info",
-            message=f"The {'hook' if len(hooks) == 1 else 'hooks'} {names} on `{node.label}` changed its gradient: "
+            message=f"The hook{'s' if len(hooks) > 1 else ''} {names} on `{node.label}` changed its gradient: "
             f"norm {before.norm:.4g} before, {after.norm:.4g} after.",
             advice="Fine if it is meant (clipping, scaling); remove the hook to see the gradient as it was.",
             node=node.id,

@@ -77,5 +77,5 @@ def test_a_multi_grad_hook_only_looks_and_is_not_blamed() -> None:
     y.register_hook(lambda gradient: gradient * 2)
     report = explorer.explore(y.sum())
     (finding,) = report.findings
-    assert "multi_grad" not in finding.message
+    assert "inner_hook" not in finding.message
     assert finding.message.startswith("The hook `")
