@@ -32,11 +32,11 @@ def hook_changed_gradient(report: Report, evidence: Evidence) -> Iterator[Findin
         after = report.gradient(node.id, edge.target_slot)
         if before is None or after is None or not _differ(before, after):
             continue
-        names = ", ".join(f"`{name}`" for name in hooks)
+        names = f"hook{'s' * (len(hooks) > 1)} " + ", ".join(f"`{name}`" for name in hooks)
         yield Finding(
             code="hook-changed-gradient",
             severity="info",
-            message=f"The hook{'s' if len(hooks) > 1 else ''} {names} on `{node.label}` changed its gradient: "
+            message=f"The {names} on `{node.label}` changed its gradient: "
             f"norm {before.norm:.4g} before, {after.norm:.4g} after.",
             advice="Fine if it is meant (clipping, scaling); remove the hook to see the gradient as it was.",
             node=node.id,
