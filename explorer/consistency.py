@@ -28,7 +28,18 @@ from explorer.engine.rounding import Rounding, rounding_of
 from explorer.engine.run import Run
 from explorer.engine.sampling import Points, plan
 from explorer.evidence import Altered
-from explorer.forward_values import DEAR, Held, Slot, Store, Value, computed, kept_values, origin, plain
+from explorer.forward_values import (
+    DEAR,
+    Held,
+    Slot,
+    Store,
+    Value,
+    computed,
+    kept_values,
+    origin,
+    own_result,
+    plain,
+)
 from explorer.graph import Graph
 from explorer.hands import Hands, line
 from explorer.report import Number
@@ -63,6 +74,7 @@ class _Equation:
     place: Slot
     root: bool = False
     result: bool = False  # the node's own formula uses the output
+    signs: bool = False  # nobody uses more of the output than its sign
     failed: tuple[tuple[int, ...], float, float] | None = None
     holds: bool = False
 
@@ -100,7 +112,7 @@ def altered_values(
         hands = Hands(trace, store, edits)
         found = [
             *_recorded(trace, store, value_of_node, held, hands),
-            *_accused(trace.graph, equations, held, hands),
+            *_accused(store, trace.graph, equations, held, hands),
         ]
     return tuple({one.node: one for one in reversed(found)}.values())
 
@@ -123,9 +135,9 @@ def _equations(trace: Trace, store: Store, roots: Sequence[Any]) -> Iterable[_Eq
             if kept is None:
                 values[place] = side
             elif kept.array is not None and not (side.array and same_memory(side.array, kept.array)):
-                own = store.own[index].get("result")
-                result = slot == 0 and isinstance(own, Array) and same_memory(own, kept.array)
-                yield _Equation(index, side, kept, place, result=result)
+                own = own_result(graph.nodes[index], store.own[index])
+                result = slot == 0 and own is not None and same_memory(own, kept.array)
+                yield _Equation(index, side, kept, place, result=result, signs=_signs_alone(place, store))
             root = final.get(place)
             if root is not None and side.array is not None:
                 array = plain(root.detach())
@@ -156,7 +168,7 @@ def _judge(one: _Equation, count: int) -> int:
         points = points[:3]
     side = one.computed
     if side.array is not None:
-        one.failed, finite = _one_by_one(side.array, kept, points, rounding, run, one.result)
+        one.failed, finite = _one_by_one(one, side.array, kept, points, rounding, run)
         one.holds = finite and one.failed is None
     if not one.holds and side.bare is not None:
         one.failed = _in_pairs(side, kept, points, rounding, run)
@@ -182,7 +194,7 @@ def _both(
 
 
 def _one_by_one(
-    computed: Array, kept: Array, points: Points, rounding: Rounding, run: Run, result: bool
+    one: _Equation, computed: Array, kept: Array, points: Points, rounding: Rounding, run: Run
 ) -> tuple[Failed, bool]:  # fmt: skip
     """The element that is farthest from its value, if far beyond the bound; whether all could be compared."""
     both = _both(computed, kept, points, rounding, run)
@@ -194,10 +206,12 @@ def _one_by_one(
         if not (isfinite(value) and isfinite(have) and isfinite(error)):
             finite = False
             continue
+        if one.signs and (value > 0) == (have > 0):
+            continue
         share = abs(value - have) / (2 * error) if error else 0.0
         if share > most and not _excused(computed, point, abs(value - have), rounding):
             worst, most = (point, have, value), share
-    if worst and finite and not result and not on_a_grid(values):
+    if worst and finite and not one.result and not on_a_grid(values):
         more = plan(kept.shape, len(points), MORE)
         at = list(zip(*more, strict=True)) if kept.shape else []
         if on_a_grid(kept.at(at, len(more), Run(rounding, bounds=False))[0]):
@@ -291,11 +305,11 @@ def _recorded(
         recorded = value_of_node(trace.live[place[0]], place[1]) if node.kind == "op" else None
         if recorded is None or array is None or array.numel != len(recorded) or place in held:
             continue
-        held_now = array.values()
+        held_now, signs = array.values(), _signs_alone(place, store)
         if on_a_grid(list(map(_real, held_now))) and not on_a_grid(list(map(_real, recorded))):
             continue
         for at, (was, now) in enumerate(zip(recorded, held_now, strict=True)):
-            if was != now and was == was:
+            if was != now and was == was and not (signs and (_real(was) > 0) == (_real(now) > 0)):
                 after = hands.after([place])
                 if after or not hands.replaced(place[0]):
                     by = line(after[place]) if after else None
@@ -304,7 +318,7 @@ def _recorded(
 
 
 def _accused(
-    graph: Graph, equations: Sequence[_Equation], held: set[Held], hands: Hands
+    store: Store, graph: Graph, equations: Sequence[_Equation], held: set[Held], hands: Hands
 ) -> Iterable[Altered]:
     """One fact per failed equation, naming the values that no other equation speaks for.
 
@@ -313,25 +327,31 @@ def _accused(
     is said where other equations speak for all that went in, and less loudly where none speaks for
     what came out, or where there are values on the way.
     """
+    implicated = [one.computed.names for one in equations if one.failed is not None]
     for one in equations:
         if one.failed is None:
             continue
         known = hands.know(one.node)
-        suspects = set(one.computed.names - held)
+        names = one.computed.names - held
+        suspects = {place for place in names if _matters(place, store)}
+        harmless = names - suspects  # an edit of these would explain it, and change no gradient
         if one.root and known and hands.touched(one.node):
             continue  # the loss itself
         if one.root and not known:  # it may have been edited, which is as likely as a constant
             suspects = {place for place in suspects if not isinstance(place[1], str)}
         if not suspects and not one.result:
             continue
+        if known and any(map(hands.may_have_changed, harmless)) and not hands.after({*suspects, one.place}):
+            continue
         replaced = hands.replaced(one.node)
         meant = replaced or (not one.root and (not suspects or one.place not in held))
         meant = meant or (not known and _perhaps_replaced(graph, one, hands))
+        if harmless and not known and not (one.result and any(one.place in other for other in implicated)):
+            meant = True
         if one.place not in held and not one.root:
             suspects.add(one.place)
-        after = hands.after(suspects) or hands.after(
-            {*one.computed.names, *([] if one.root else [one.place])}
-        )
+        spoken_for = (place for place in one.computed.names if _matters(place, store))
+        after = hands.after(suspects) or hands.after([*spoken_for, *([] if one.root else [one.place])])
         if replaced and not after:
             continue
         if after:
@@ -339,9 +359,24 @@ def _accused(
         elif known:
             suspects = set(filter(hands.may_have_changed, suspects)) or suspects
         by = line(max(after.values(), key=lambda hold: hold.number)) if after else None
-        names = tuple(sorted({_name(graph, place) for place in suspects}))
+        spelled = tuple(sorted({_name(graph, place) for place in suspects}))
         point, kept, computed = one.failed
-        yield Altered(one.node, names, point, kept, computed, one.root, meant, by)
+        yield Altered(one.node, spelled, point, kept, computed, one.root, meant, by)
+
+
+_SIGN = frozenset(("ReluBackward0", "LeakyReluBackward0", "AbsBackward0", "ThresholdBackward0"))
+"""Nodes that use no more than the sign of what they keep."""
+
+
+def _signs_alone(place: Slot, store: Store) -> bool:
+    """Whether nobody uses more of a kept tensor than its sign."""
+    keepers = store.keepers.get(place)
+    return keepers is not None and keepers <= _SIGN
+
+
+def _matters(place: Held, store: Store) -> bool:
+    """Whether the values of a kept tensor go into a gradient; a leaf that nobody saved goes into none."""
+    return isinstance(place[1], str) or bool(store.keepers.get((place[0], place[1]), set()) - _SIGN)
 
 
 def _perhaps_replaced(graph: Graph, one: _Equation, hands: Hands) -> bool:

@@ -7,7 +7,7 @@ those, `computed` makes the outputs of the nodes behind, as recipes that nobody 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -58,9 +58,10 @@ class Value:
 
 @dataclass(slots=True)
 class Store:
-    """The values that are kept, by the output they are of."""
+    """The values that are kept, by the output they are of; `keepers` names the nodes that saved each."""
 
     kept: dict[Slot, Value] = field(default_factory=dict)
+    keepers: dict[Held, set[str]] = field(default_factory=dict)
     own: dict[int, dict[str, Any]] = field(default_factory=dict)
     loose: dict[int, Array] = field(default_factory=dict)  # leaves as they are now, where nobody saved them
 
@@ -82,15 +83,18 @@ def kept_values(trace: Trace, unchanged: Unchanged | None = None) -> Store:
         if node.kind != "op":
             continue
         saved = {key: one.value for key, one in read(live).items() if not one.problem}
+        if "Pool" in node.name:
+            saved.pop("self", None)  # kept for its shape: the formulas use nothing else of it
         own = store.own[node.id] = {key: plain(value) for key, value in saved.items()}
-        if isinstance(own.get("result"), Array):
-            _keep(store, graph, (node.id, 0), own["result"])
+        result = own_result(node, own)
+        if result is not None:
+            _keep(store, graph, (node.id, 0), result, node.name)
         names = argument_names(graph, node)
         for index in graph.outgoing[node.id]:
             edge = graph.edges[index]
             name = names[edge.source_slot] if edge.source_slot < len(names) else ""
             if name and names.count(name) == 1 and isinstance(own.get(name), Array):
-                _keep(store, graph, (edge.target, edge.target_slot), own[name])
+                _keep(store, graph, (edge.target, edge.target_slot), own[name], node.name)
     for node, live in zip(graph.nodes, trace.live, strict=True):
         if node.kind == "leaf" and (node.id, 0) not in store.kept:
             array = plain(live.variable)
@@ -98,10 +102,18 @@ def kept_values(trace: Trace, unchanged: Unchanged | None = None) -> Store:
                 # never changed with autograd's knowledge: it is what it was, even if nobody saved it
                 _keep(store, graph, (node.id, 0), array)
             elif unchanged is not None and unchanged(live.variable, _first_number(trace, node.id)):
-                _keep(store, graph, (node.id, 0), array, certain=True)
+                _keep(store, graph, (node.id, 0), array)
+                if (node.id, 0) in store.kept:
+                    store.kept[node.id, 0] = replace(store.kept[node.id, 0], names=frozenset())
             elif not isinstance(array, Missing):
                 store.loose[node.id] = array
     return store
+
+
+def own_result(node: Node, own: Mapping[str, Any]) -> Array | None:
+    """What a node itself keeps of its output, None where it does not."""
+    result = own.get("output" if node.name.startswith("ScaledDot") else "result")
+    return result if isinstance(result, Array) else None
 
 
 def plain(value: Any) -> Any:
@@ -119,14 +131,15 @@ def _first_number(trace: Trace, index: int) -> int:
     return min((int(user._sequence_nr()) for user in users), default=0)
 
 
-def _keep(store: Store, graph: Graph, place: Slot, array: Array, certain: bool = False) -> None:
+def _keep(store: Store, graph: Graph, place: Slot, array: Array, keeper: str = "") -> None:
     outputs = graph.nodes[place[0]].outputs
     spec = outputs[place[1]] if place[1] < len(outputs) else None
     dtype = getattr(array, "dtype", None)
     if isinstance(array, Missing) or spec is None or array.shape != spec.shape or dtype != spec.dtype:
         return
-    names = frozenset(() if certain else (place,))
-    store.kept.setdefault(place, Value(array, frozenset((spec.dtype,)), names))
+    if keeper:
+        store.keepers.setdefault(place, set()).add(keeper)
+    store.kept.setdefault(place, Value(array, frozenset((spec.dtype,)), frozenset((place,))))
 
 
 def computed(graph: Graph, node: Node, store: Store, values: dict[Slot, Value]) -> list[Value]:
@@ -197,7 +210,7 @@ def _is_constant(name: str, value: Any, given: Mapping[str, Any]) -> bool:
     """Whether a saved tensor is an argument that came over no edge."""
     if not isinstance(value, Array) or not value.shape or name in given:
         return False
-    return not name.startswith(("result", "total", "running"))
+    return not name.startswith(("result", "total", "running", "output", "logsumexp"))
 
 
 def _bare(

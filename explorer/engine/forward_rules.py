@@ -8,9 +8,11 @@ from typing import Any
 
 from explorer.engine.array import Array
 from explorer.engine.contract import linear
-from explorer.engine.elementwise import NORMAL_CDF, SOFTPLUS
+from explorer.engine.elementwise import NORMAL_CDF, SHARP_EXP, SOFTPLUS, index_along
 from explorer.engine.forwards import Known, UnknownValueError, forward, forward_names
+from explorer.engine.rules.attention import _repeated as repeated
 from explorer.engine.rules.convolution import correlated_input, correlated_output
+from explorer.engine.rules.indexing import gathered
 from explorer.engine.run import Run
 from explorer.engine.views import cat, stack
 
@@ -275,6 +277,72 @@ def log_softmax(n: Known) -> Any:
     x = n.self
     shifted = x - x.amax(n.dim, keepdim=True)
     return shifted - shifted.exp().sum(n.dim, keepdim=True).log()
+
+
+@forward("LogsumexpBackward0", reads=lambda n: 2 * n.self.numel // max(prod(n.shape), 1))
+def logsumexp(n: Known) -> Any:
+    """max + log Σ exp(x - max)."""
+    x, dim = n.self, n.dim
+    top = x.amax(dim, keepdim=True)
+    total = (x - top).exp().sum(dim, keepdim=n.keepdim).log()
+    return total + (top if n.keepdim else x.amax(dim))
+
+
+@forward(
+    "ScaledDotProductFlashAttentionForCpuBackward0", reads=lambda n: 3 * n.key.shape[-2] * n.key.shape[-1]
+)
+def attention(n: Known) -> Any:
+    """softmax(s Q Kᵀ + mask) V, with the logarithm of the sum as it was saved."""
+    if n.dropout_p:
+        raise UnknownValueError("dropout")
+    q, mask = n.query, n.setting("attn_mask")
+    group = q.shape[-3] // n.key.shape[-3]
+    scale = 1 / sqrt(q.shape[-1]) if n.setting("scale") is None else n.scale
+    scores = (q @ repeated(n.key, group).mT) * scale
+    if mask is not None:
+        scores = scores.where(mask, -float("inf")) if getattr(mask, "dtype", "") == "bool" else scores + mask
+    weights = (scores - n.logsumexp.unsqueeze(-1)).map(SHARP_EXP)
+    if n.is_causal:
+        weights = weights.where(index_along(scores.shape, -1) - index_along(scores.shape, -2) <= 0)
+    return weights @ repeated(n.value, group)
+
+
+# -------------------------------------------------------------------- pooling
+
+
+def _winners(spatial: int) -> Callable[[Known], Any]:
+    """x[i[q]] in each plane of so many axes, the winners i saved."""
+
+    def pool(n: Known) -> Any:
+        shape, index = n.shape, n.result1
+        lead = shape[: len(shape) - spatial]
+        found = gathered(n.self.reshape(*lead, -1), -1, index.reshape(*lead, -1))
+        return found.reshape(*shape)
+
+    return pool
+
+
+forward("MaxPool2DWithIndicesBackward0", "AdaptiveMaxPool2DBackward0")(_winners(2))
+forward("MaxPool3DWithIndicesBackward0", "AdaptiveMaxPool3DBackward0")(_winners(3))
+
+
+@forward("AvgPool2DBackward0", reads=lambda n: prod(n.kernel_size))
+def avg_pool(n: Known) -> Any:
+    """The mean of each window; what hangs over the padded edge never counts, padding as it was asked for."""
+    x, divisor, padded = n.self, n.setting("divisor_override"), n.count_include_pad
+    axes = [*zip(x.shape[-2:], n.kernel_size, n.stride or n.kernel_size, n.padding, strict=True)]
+
+    def terms(point: tuple[int, ...], run: Run) -> tuple[list[tuple[int, ...]], list[float]]:
+        ranges, area = [], 1
+        for place, (size, kernel, step, pad) in zip(point[-2:], axes, strict=True):
+            start = place * step - pad
+            end = min(start + kernel, size + pad)
+            ranges.append(range(max(start, 0), min(end, size)))
+            area *= end - start if padded else len(ranges[-1])
+        window = [(*point[:-2], i, j) for i in ranges[0] for j in ranges[1]]
+        return window, [1 / (divisor or area)] * len(window)
+
+    return linear(n.shape, x, terms)
 
 
 _REDUCTIONS = {0: "none", 1: "mean", 2: "sum"}

@@ -989,3 +989,51 @@ def linear_weights_assigned_before_backward() -> None:
     for p, q in zip(m.parameters(), others, strict=True):
         p.data = q
     loss.backward()
+
+
+@healthy
+def pooled_memory_used_again() -> None:
+    """Max pooling needs its winners alone: what went in may go."""
+    first, second = nn.Conv2d(1, 2, 3), nn.Linear(18, 3)
+    z = first(torch.randn(4, 1, 8, 8))
+    y = second(F.max_pool2d(z, 2).flatten(1))
+    z.data.zero_()
+    F.cross_entropy(y, labels(4, 3)).backward()
+
+
+@healthy
+def relu_result_scaled_after_its_last_use() -> None:
+    """A relu needs the sign of its result alone."""
+    h = nn.Linear(6, 5)(torch.randn(8, 6)).relu()
+    loss = (h * torch.randn(5)).sum()
+    h.data.mul_(2)
+    loss.backward()
+
+
+@healthy
+def perturbation_clamped_before_backward() -> None:
+    """Nobody saves what is only added."""
+    m = mlp(6, 8, 3)
+    delta = torch.zeros(8, 6, requires_grad=True)
+    x = torch.randn(8, 6)
+    for _ in range(2):
+        loss = F.cross_entropy(m(x + delta), labels(8, 3))
+        delta.data.add_(1).clamp_(-0.1, 0.1)
+        loss.backward()
+
+
+@healthy
+def leaf_of_an_exponential_scaled() -> None:
+    x = torch.randn(4, 5, requires_grad=True)
+    loss = (x.exp() * torch.randn(5)).sum()
+    x.data.mul_(2)
+    loss.backward()
+
+
+@healthy
+def distances_scaled_after_use() -> None:
+    """The gradient of an absolute value is a sign."""
+    x = nn.Linear(6, 5)(torch.randn(8, 6))
+    loss = (x.abs() * torch.randn(5)).exp().sum()
+    x.data.mul_(3)
+    loss.backward()

@@ -204,3 +204,39 @@ def first_batch_buffer_overwritten() -> None:
     loss = F.cross_entropy(m(buf), labels(4, 3))
     buf.data.normal_()
     loss.backward()
+
+
+@damaged("v.data.mul_(2)")
+def attention_value_edited() -> None:
+    project = nn.Linear(8, 24)
+    parts = project(torch.randn(2, 5, 8)).view(2, 5, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    q, k, v = (one.contiguous() for one in parts.unbind(0))
+    loss = F.scaled_dot_product_attention(q, k, v).square().mean()
+    v.data.mul_(2)
+    loss.backward()
+
+
+@damaged("m[0].weight.data.add_(0.1)")
+def shared_weight_of_a_convolution_before_pooling() -> None:
+    m = nn.Sequential(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2), nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(16, 3))
+    x = torch.randn(4, 2, 8, 8, requires_grad=True)
+    loss = F.cross_entropy(m(x), labels(4, 3))
+    m[0].weight.data.add_(0.1)
+    loss.backward()
+
+
+@damaged("h.data.neg_()")
+def sign_of_a_relu_turned() -> None:
+    h = nn.Linear(6, 5)(torch.randn(8, 6)).relu()
+    loss = (h * torch.randn(5)).sum()
+    h.data.neg_()
+    loss.backward()
+
+
+@damaged("adversarial.data.clamp_(-0.1, 0.1)")
+def adversarial_batch_clamped_before_backward() -> None:
+    m = mlp(6, 8, 3)
+    adversarial = (torch.randn(8, 6) + 0.1 * torch.randn(8, 6)).requires_grad_()
+    loss = F.cross_entropy(m(adversarial), labels(8, 3))
+    adversarial.data.clamp_(-0.1, 0.1)
+    loss.backward()

@@ -23,6 +23,30 @@ PROBLEMS |= {
         [(4, 5)],
     ),
     "nll sum": ("NllLossBackward0", lambda x: F.nll_loss(x, torch.tensor([1, 3]), reduction="sum"), [(2, 5)]),
+    "adaptive max 2d": ("AdaptiveMaxPool2DBackward0", lambda x: F.adaptive_max_pool2d(x, 2), [(2, 3, 5, 4)]),
+    "adaptive max 3d": (
+        "AdaptiveMaxPool3DBackward0",
+        lambda x: F.adaptive_max_pool3d(x, 2),
+        [(1, 2, 3, 5, 4)],
+    ),
+    "max 3d": ("MaxPool3DWithIndicesBackward0", lambda x: F.max_pool3d(x, 2), [(2, 4, 4, 6)]),
+    "max 2d alone": ("MaxPool2DWithIndicesBackward0", lambda x: F.max_pool2d(x, 2, 1), [(3, 5, 4)]),
+    "avg padded": (
+        "AvgPool2DBackward0",
+        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+        [(2, 3, 6, 5)],
+    ),
+    "avg divisor": ("AvgPool2DBackward0", lambda x: F.avg_pool2d(x, 2, divisor_override=3), [(2, 3, 6, 5)]),
+    "grouped queries": (
+        "ScaledDotProductFlashAttentionForCpuBackward0",
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=True),
+        [(2, 4, 3, 8), (2, 2, 5, 8), (2, 2, 5, 8)],
+    ),
+    "masked scores": (
+        "ScaledDotProductFlashAttentionForCpuBackward0",
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, torch.randn(3, 5), scale=0.7),
+        [(2, 4, 3, 8), (2, 4, 5, 8), (2, 4, 5, 8)],
+    ),
     "cat": ("CatBackward0", lambda a, b: torch.cat([a, b], -1), [(3, 4), (3, 2)]),
 }
 del PROBLEMS["nll none"]  # left to silence
