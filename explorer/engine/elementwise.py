@@ -24,6 +24,7 @@ from explorer.engine.operations import (
     SHARP_EXP,
     SINH,
     SOFTPLUS,
+    WHERE_NUMBER,
     Operation,
     unary,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "index_along",
     "smooth",
     "unary",
+    "unless_nan",
 ]
 
 
@@ -184,6 +186,15 @@ def apply(operation: Operation, *operands: Operand) -> Array:
     if len(arrays) == 1:
         return Map(operation, arrays, arrays[0].shape)
     return Map(operation, arrays, broadcast_shapes(*[one.shape for one in arrays]))
+
+
+def unless_nan(value: Array, x: Array) -> Array:
+    """`value`, with nothing claimed where `x` is nan.
+
+    For functions whose vector loop in torch treats nan as one side of a kink, and whose loop over the last
+    few elements treats it as the other.
+    """
+    return apply(WHERE_NUMBER, value, x)
 
 
 def _constant(value: Operand | None) -> Array:

@@ -21,6 +21,7 @@ from explorer.engine.propagation import (
     of_choice,
     of_exp,
     of_larger,
+    of_number,
     of_power,
     of_product,
     of_quotient,
@@ -106,6 +107,10 @@ def _normal_cdf(x: float) -> float:
     return 0.5 * math.erfc(-x * math.sqrt(0.5))
 
 
+def _number(value: Number, x: float) -> Number:
+    return value if x == x else 0.0
+
+
 def _smaller(a: float, b: float) -> float:
     return b if b < a or b != b else a
 
@@ -154,6 +159,8 @@ OR = Operation("or", operator.or_, operator.or_, exact, complex_result=False)
 NOT = Operation("not", operator.not_, operator.not_, exact, complex_result=False)
 SIGN = Operation("sign", _sign, _sign, exact)
 WHERE = Operation("where", lambda c, a, b: a if c else b, lambda c, a, b: a if c else b, of_choice)
+WHERE_NUMBER = Operation("where a number", _number, _number, of_number)
+"""The first operand, and nothing claimed of it where the second is nan."""
 MINIMUM = Operation("minimum", _smaller, _smaller, of_larger)
 MAXIMUM = Operation("maximum", _larger, _larger, of_larger)
 

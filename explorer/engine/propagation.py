@@ -101,6 +101,15 @@ def of_larger(
     return [max(e, f) for _, e, f in zip(v, ea or repeat(0.0), eb or repeat(0.0))]  # noqa: B905 - may repeat
 
 
+def of_number(
+    r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
+) -> Errors:
+    """The first operand's error; without end where the second operand is nan."""
+    pairs = zip(v, parts[1], errors[0] or repeat(0.0))  # noqa: B905 - parts may repeat
+    found = [e if x == x else math.inf for _, x, e in pairs]
+    return found if errors[0] is not None or math.inf in found else None
+
+
 def smooth(c: float, slope: Callable[[Number, Number], float], floor: float = 0.0) -> ErrorRule:
     """The error of a differentiable f: ``|f'(a)| ea + c u |v| + floor ua``; `slope` gets a and v."""
 

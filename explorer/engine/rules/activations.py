@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import pi, sqrt
 
 from explorer.engine.array import Array
-from explorer.engine.elementwise import NORMAL_CDF, SOFTPLUS
+from explorer.engine.elementwise import NORMAL_CDF, SOFTPLUS, unless_nan
 from explorer.engine.registry import Site, vjp
 from explorer.engine.views import cat
 
@@ -40,13 +40,13 @@ def leaky_relu_in_place(n: Site, g: Array) -> Vjp:
 def elu(n: Site, g: Array) -> Vjp:
     """y = s·(x > 0 ? x : α (e^(βx) - 1)):  dx = x > 0 ? s g : g s α β e^(βx); 1 at 0."""
     x, scale, slope = n.self, n.scale, n.input_scale
-    return [(g * scale).where(x > 0, g * (slope * n.alpha * scale) * (x * slope).exp())]
+    return [unless_nan((g * scale).where(x > 0, g * (slope * n.alpha * scale) * (x * slope).exp()), x)]
 
 
 @vjp("CeluBackward0")
 def celu(n: Site, g: Array) -> Vjp:
     """y = x > 0 ? x : α (e^(x/α) - 1):  dx = x > 0 ? g : g e^(x/α)."""
-    return [g.where(n.self > 0, g * (n.self / n.alpha).exp())]
+    return [unless_nan(g.where(n.self > 0, g * (n.self / n.alpha).exp()), n.self)]
 
 
 @vjp("GeluBackward0")
@@ -97,7 +97,7 @@ def mish(n: Site, g: Array) -> Vjp:
 @vjp("HardtanhBackward0")
 def hardtanh(n: Site, g: Array) -> Vjp:
     """y = clamp(x, lo, hi):  dx = g where lo < x < hi; 0 at the edges."""
-    return [g.where((n.self > n.min_val) & (n.self < n.max_val))]
+    return [unless_nan(g.where((n.self > n.min_val) & (n.self < n.max_val)), n.self)]
 
 
 _SIXTH = 0.1666666716337204
@@ -114,7 +114,7 @@ def hardsigmoid(n: Site, g: Array) -> Vjp:
 def hardswish(n: Site, g: Array) -> Vjp:
     """y = x clamp(x + 3, 0, 6)/6:  dx = 0 for x ≤ -3, g for x ≥ 3, else g (x/3 + 1/2)."""
     x = n.self
-    return [(g * (x / 3 + 0.5)).where(x < 3, g).where(x > -3)]
+    return [unless_nan((g * (x / 3 + 0.5)).where(x < 3, g).where(x > -3), x)]
 
 
 @vjp("GluBackward0")
@@ -135,7 +135,7 @@ def prelu(n: Site, g: Array) -> Vjp:
 @vjp("HardshrinkBackward0", "SoftshrinkBackward0")
 def shrink(n: Site, g: Array) -> Vjp:
     """y = 0 where |x| ≤ λ, else x (or x ∓ λ):  dx = 0 where -λ ≤ x ≤ λ, else g."""
-    return [g.where(~((n.self >= -n.lambd) & (n.self <= n.lambd)))]
+    return [unless_nan(g.where(~((n.self >= -n.lambd) & (n.self <= n.lambd))), n.self)]
 
 
 @vjp("RreluWithNoiseBackward0", "RreluWithNoiseBackward1")

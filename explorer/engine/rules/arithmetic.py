@@ -195,16 +195,16 @@ def clamp_max_tensor(n: Site, g: Array) -> Vjp:
 
 @vjp("MaximumBackward0")
 def maximum(n: Site, g: Array) -> Vjp:
-    """y = max(a, b):  g to the larger one, half to each where they are equal."""
-    half = (g / 2).where(n.self.eq(n.other))
-    return [g.where(n.self > n.other) + half, g.where(n.self < n.other) + half]
+    """y = max(a, b):  g to the larger one, half to each where they are equal; to both where one is nan."""
+    shared = (g / 2).where(n.self.eq(n.other), g)
+    return [shared.where(~(n.self < n.other)), shared.where(~(n.self > n.other))]
 
 
 @vjp("MinimumBackward0")
 def minimum(n: Site, g: Array) -> Vjp:
-    """y = min(a, b):  g to the smaller one, half to each where they are equal."""
-    half = (g / 2).where(n.self.eq(n.other))
-    return [g.where(n.self < n.other) + half, g.where(n.self > n.other) + half]
+    """y = min(a, b):  g to the smaller one, half to each where they are equal; to both where one is nan."""
+    shared = (g / 2).where(n.self.eq(n.other), g)
+    return [shared.where(~(n.self > n.other)), shared.where(~(n.self < n.other))]
 
 
 # -------------------------------------------------------------------- what several rules need
@@ -223,6 +223,11 @@ def conjugate(value: Array | complex) -> Array | complex:
 def scaled(g: Array, alpha: Any) -> Array:
     """ᾱ g, without a multiplication (and its rounding) where α is 1."""
     return g if alpha == 1 else g * conj(alpha)
+
+
+def signum(x: Array) -> Array:
+    """x/|x|, 0 at 0; of a real nan it is 0 too, as in torch's ``sgn``."""
+    return x.sign() if x.is_complex else x.sign().where(x.eq(x))
 
 
 def as_array(value: Any) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf, log, nan, pi
 
 from explorer.engine.array import Array
-from explorer.engine.elementwise import COSH, LOG1P, SINH
+from explorer.engine.elementwise import COSH, LOG1P, SINH, unless_nan
 from explorer.engine.registry import Site, vjp
 from explorer.engine.rounding import rounding_of
 from explorer.engine.rules.arithmetic import as_array
@@ -154,7 +154,8 @@ def logit(n: Site, g: Array) -> Vjp:
     x = n.self
     low = 0.0 if n.eps is None else n.eps
     inside = (x >= low) & (x <= 1 - low)
-    return [(g / (x * (1 - x))).where(inside, nan if n.eps is None else 0.0)]
+    found = (g / (x * (1 - x))).where(inside, nan if n.eps is None else 0.0)
+    return [found if n.eps is None else unless_nan(found, x)]
 
 
 @vjp("SpecialEntrBackward0")

@@ -11,6 +11,7 @@ from explorer.engine.contract import linear
 from explorer.engine.elementwise import index_along
 from explorer.engine.reduce import resolve_dims
 from explorer.engine.registry import Site, vjp
+from explorer.engine.rules.arithmetic import signum
 from explorer.engine.rules.indexing import scattered
 
 Vjp = list[Array | None]
@@ -100,13 +101,13 @@ def norm_gradient(x: Array, y: Array, g: Array, order: float, dims: Dims, keepdi
     if order == 0:
         return (g * 0.0).expand(*x.shape)
     if order == 1:
-        return g * x.sign()
+        return g * signum(x)
     if order == 2:
         return g * (x / y).where(y.ne(0))
     if abs(order) == inf:
         # The size of a complex number is rounded, that of a real one is not.
         largest = (abs(abs(x) - y) <= y * 2e-7) if x.is_complex else abs(x).eq(y)
-        return x.sign() * (g / largest.sum(dims, keepdim=True)).where(largest)
+        return signum(x) * (g / largest.sum(dims, keepdim=True)).where(largest)
     if order < 1:
         return (x.sign() * abs(x) ** (order - 1)).where(x.ne(0)) * g * y ** (1 - order)
     if order < 2:
@@ -137,20 +138,23 @@ def extreme_along(n: Site, g: Array) -> Vjp:
 
 @vjp("MaxBackward1", "MinBackward1")
 def extreme_of_all(n: Site, g: Array) -> Vjp:
-    """y = max x:  dx = g shared evenly by all that equal y."""
-    return [shared(n.self, n.result, g, None, False)]
+    """y = max x:  dx = g shared evenly by all that equal y; by all nan where y is nan."""
+    x, y = n.self, n.result
+    mask = x.eq(y) | (x.ne(x) & y.ne(y))
+    return [(g / mask.sum()).where(mask)]
 
 
 @vjp("AmaxBackward0", "AminBackward0")
 def extreme_over(n: Site, g: Array) -> Vjp:
-    """y = max x over dim:  dx = g shared evenly by all that equal y."""
+    """y = max x over dim:  dx = g shared evenly by all that equal y; nan where y is nan (none equals it)."""
     return [shared(n.self, n.result, g, n.dim, n.keepdim)]
 
 
 def shared(x: Array, y: Array, g: Array, dims: Any, keepdim: bool) -> Array:
     """`g` divided among the elements of `x` that equal `y`."""
     mask = x.eq(widened(y, x.shape, dims, keepdim))
-    return (widened(g, x.shape, dims, keepdim) / mask.sum(dims, keepdim=True)).where(mask)
+    g = widened(g, x.shape, dims, keepdim)
+    return g.where(mask, g * 0.0) / mask.sum(dims, keepdim=True)
 
 
 # -------------------------------------------------------------------- along a line

@@ -83,13 +83,13 @@ def i0e(n: Site, g: Array) -> Vjp:
 
 @vjp("SpecialI1Backward0")
 def i1(n: Site, g: Array) -> Vjp:
-    """y = I₁(x):  dx = g (I₀(x) - y/x); g/2 at 0."""
+    """y = I₁(x):  dx = g (I₀(x) - y/x); g/2 at 0, and at nan."""
     x = n.self
-    return [g * (x.map(I0) - n.result / x).where(x.ne(0), 0.5)]
+    return [g * (x.map(I0) - n.result / x).where(abs(x) > 0, 0.5)]
 
 
 @vjp("SpecialI1EBackward0")
 def i1e(n: Site, g: Array) -> Vjp:
-    """y = e^-|x| I₁(x):  dx = g (e^-|x| I₀(x) - y (sign x + 1/x)); g/2 at 0."""
+    """y = e^-|x| I₁(x):  dx = g (e^-|x| I₀(x) - y (sign x + 1/x)); g/2 at 0, and at nan."""
     x = n.self
-    return [g * (x.map(I0E) - n.result * (x.sign() + 1 / x)).where(x.ne(0), 0.5)]
+    return [g * (x.map(I0E) - n.result * (x.sign() + 1 / x)).where(abs(x) > 0, 0.5)]

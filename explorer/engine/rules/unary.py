@@ -6,6 +6,7 @@ from math import pi, sqrt
 
 from explorer.engine.array import Array
 from explorer.engine.registry import Site, vjp
+from explorer.engine.rules.arithmetic import signum
 
 Vjp = list[Array | None]
 
@@ -72,5 +73,5 @@ def erf(n: Site, g: Array) -> Vjp:
 
 @vjp("AbsBackward0")
 def absolute(n: Site, g: Array) -> Vjp:
-    """y = |x|:  dx = g sign x, which is 0 at 0."""
-    return [g * n.self.sign()]
+    """y = |x|:  dx = g sign x, which is 0 at 0 (and at nan)."""
+    return [g * signum(n.self)]
