@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import copysign, inf
+from struct import pack, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,23 @@ ROUNDINGS: dict[str, Rounding] = {
     "float16": Rounding(u=2.0**-11, ua=2.0**-24, eta=2.0**-24, largest=65504.0),
     "bfloat16": Rounding(u=2.0**-8, ua=2.0**-24, eta=2.0**-126, largest=3.3895313892515355e38),
 }
+
+
+def stored(x: float, dtype: str) -> float:
+    """`x` as a tensor of `dtype` holds it, rounded to the nearest (to float32 first for the half types)."""
+    if dtype in ("float64", "complex128") or x - x != 0:
+        return x
+    try:
+        bits = pack("f", x)
+        if dtype == "float16":
+            bits = pack("f", unpack("e", pack("e", unpack("f", bits)[0]))[0])
+    except OverflowError:
+        return copysign(inf, x)
+    if dtype == "bfloat16":
+        whole = unpack("I", bits)[0]
+        bits = pack("I", whole + 0x7FFF + (whole >> 16 & 1) & 0xFFFF0000)
+    found: float = unpack("f", bits)[0]
+    return found
 
 
 def rounding_of(dtypes: Iterable[str]) -> Rounding:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,6 +43,19 @@ AT_NAN: dict[str, Function] = {
 }
 
 
+EDGES: dict[str, Callable[..., torch.Tensor]] = {
+    "clamp": lambda x, v: x.clamp(-v, v),
+    "clamp_min": lambda x, v: x.clamp_min(v),
+    "clamp_max": lambda x, v: x.clamp_max(v),
+    "hardtanh": lambda x, v: F.hardtanh(x, -v, v),
+    "threshold": lambda x, v: F.threshold(x, v, 0.0),
+    "hardshrink": lambda x, v: F.hardshrink(x, v),
+    "softshrink": lambda x, v: F.softshrink(x, v),
+    "logit": lambda x, v: torch.logit(x, v),
+    "logit far": lambda x, v: torch.logit(1 - x, v),
+}
+
+
 def statuses(function: Function, values: list[float], dtype: torch.dtype) -> set[str]:
     """What the check says of every node between `values` and their function."""
     x = torch.tensor(values, dtype=dtype, requires_grad=True)
@@ -52,6 +66,20 @@ def statuses(function: Function, values: list[float], dtype: torch.dtype) -> set
 @pytest.mark.parametrize("name", AT_NAN)
 def test_nan_is_no_disagreement(name: str, dtype: torch.dtype) -> None:
     assert not statuses(AT_NAN[name], WITH_NAN, dtype) & {"mismatch", "nan-mismatch"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", EDGES)
+def test_an_edge_is_where_the_dtype_has_it(name: str, dtype: torch.dtype) -> None:
+    """Float32 and the half types hold no 0.1 and no 0.7: an element clamped to one lies on the edge."""
+    for edge in (0.1, 0.3, 0.7, 0.2):
+        found = statuses(partial(EDGES[name], v=edge), [edge, -edge, 0.0, 0.9], dtype)
+        assert not found & {"mismatch", "nan-mismatch"}, edge
+
+
+def test_celu_in_double_precision() -> None:
+    """Torch rounds alpha to float32 whatever the dtype: 2e-6 off at x = -100."""
+    assert statuses(lambda x: F.celu(x, 0.7), [-100.0, -20.0, 0.5], torch.float64) == {"match"}
 
 
 @pytest.mark.parametrize("name", ["abs", "maximum", "max", "amax", "hardtanh", "elu"])

@@ -7,6 +7,8 @@ from math import pi, sqrt
 from explorer.engine.array import Array
 from explorer.engine.elementwise import NORMAL_CDF, SOFTPLUS, unless_nan
 from explorer.engine.registry import Site, vjp
+from explorer.engine.rounding import stored
+from explorer.engine.rules.arithmetic import limit
 from explorer.engine.views import cat
 
 Vjp = list[Array | None]
@@ -21,7 +23,7 @@ def relu(n: Site, g: Array) -> Vjp:
 @vjp("ThresholdBackward0", "ThresholdBackward1")
 def threshold(n: Site, g: Array) -> Vjp:
     """y = x > t ? x : v:  dx = g where not x ≤ t."""
-    return [g.where(~(n.self <= n.threshold))]
+    return [g.where(~(n.self <= limit(n, n.threshold, accumulated=True)))]
 
 
 @vjp("LeakyReluBackward0")
@@ -45,8 +47,9 @@ def elu(n: Site, g: Array) -> Vjp:
 
 @vjp("CeluBackward0")
 def celu(n: Site, g: Array) -> Vjp:
-    """y = x > 0 ? x : α (e^(x/α) - 1):  dx = x > 0 ? g : g e^(x/α)."""
-    return [unless_nan(g.where(n.self > 0, g * (n.self / n.alpha).exp()), n.self)]
+    """y = x > 0 ? x : α (e^(x/α) - 1):  dx = x > 0 ? g : g e^(x/α); torch has 1/α of α rounded to float32."""
+    slope = 1 / stored(n.alpha, "float32")
+    return [unless_nan(g.where(n.self > 0, g * (n.alpha * slope) * (n.self * slope).exp()), n.self)]
 
 
 @vjp("GeluBackward0")
@@ -97,7 +100,8 @@ def mish(n: Site, g: Array) -> Vjp:
 @vjp("HardtanhBackward0")
 def hardtanh(n: Site, g: Array) -> Vjp:
     """y = clamp(x, lo, hi):  dx = g where lo < x < hi; 0 at the edges."""
-    return [unless_nan(g.where((n.self > n.min_val) & (n.self < n.max_val)), n.self)]
+    low, high = (limit(n, edge, accumulated=True) for edge in (n.min_val, n.max_val))
+    return [unless_nan(g.where((n.self > low) & (n.self < high)), n.self)]
 
 
 _SIXTH = 0.1666666716337204
@@ -135,7 +139,8 @@ def prelu(n: Site, g: Array) -> Vjp:
 @vjp("HardshrinkBackward0", "SoftshrinkBackward0")
 def shrink(n: Site, g: Array) -> Vjp:
     """y = 0 where |x| ≤ λ, else x (or x ∓ λ):  dx = 0 where -λ ≤ x ≤ λ, else g."""
-    return [unless_nan(g.where(~((n.self >= -n.lambd) & (n.self <= n.lambd))), n.self)]
+    edge = limit(n, n.lambd)
+    return [unless_nan(g.where(~((n.self >= -edge) & (n.self <= edge))), n.self)]
 
 
 @vjp("RreluWithNoiseBackward0", "RreluWithNoiseBackward1")

@@ -7,6 +7,7 @@ from typing import Any
 from explorer.engine.array import Array
 from explorer.engine.elementwise import Full
 from explorer.engine.registry import Site, vjp
+from explorer.engine.rounding import stored
 
 Vjp = list[Array | None]
 
@@ -162,9 +163,9 @@ def clamp_tensor(n: Site, g: Array) -> Vjp:
 @vjp("ClampBackward1")
 def clamp(n: Site, g: Array) -> Vjp:
     """y = min(max(a, lo), hi):  da = g where lo ≤ a ≤ hi; 1 at the edges, as torch has it."""
-    inside = (n.self >= n.min) if n.min is not None else None
+    inside = (n.self >= limit(n, n.min)) if n.min is not None else None
     if n.max is not None:
-        below = n.self <= n.max
+        below = n.self <= limit(n, n.max)
         inside = below if inside is None else inside & below
     return [g if inside is None else g.where(inside)]
 
@@ -172,13 +173,13 @@ def clamp(n: Site, g: Array) -> Vjp:
 @vjp("ClampMinBackward0")
 def clamp_min(n: Site, g: Array) -> Vjp:
     """y = max(a, lo):  da = g where a ≥ lo."""
-    return [g.where(n.self >= n.min)]
+    return [g.where(n.self >= limit(n, n.min))]
 
 
 @vjp("ClampMaxBackward0")
 def clamp_max(n: Site, g: Array) -> Vjp:
     """y = min(a, hi):  da = g where a ≤ hi."""
-    return [g.where(n.self <= n.max)]
+    return [g.where(n.self <= limit(n, n.max))]
 
 
 @vjp("ClampMinBackward1")
@@ -223,6 +224,15 @@ def conjugate(value: Array | complex) -> Array | complex:
 def scaled(g: Array, alpha: Any) -> Array:
     """ᾱ g, without a multiplication (and its rounding) where α is 1."""
     return g if alpha == 1 else g * conj(alpha)
+
+
+def limit(n: Site, value: float, accumulated: bool = False) -> float:
+    """A number that torch compares elements with, in the dtype of the result as torch does.
+
+    A kernel that is `accumulated` in float32 for the half types compares in float32.
+    """
+    dtype = n.outputs[0].dtype if n.outputs and n.outputs[0] is not None else "float64"
+    return stored(value, "float32" if accumulated and dtype.endswith("float16") else dtype)
 
 
 def signum(x: Array) -> Array:

@@ -8,7 +8,7 @@ from explorer.engine.array import Array
 from explorer.engine.elementwise import COSH, LOG1P, SINH, unless_nan
 from explorer.engine.registry import Site, vjp
 from explorer.engine.rounding import rounding_of
-from explorer.engine.rules.arithmetic import as_array
+from explorer.engine.rules.arithmetic import as_array, limit
 
 Vjp = list[Array | None]
 
@@ -152,8 +152,8 @@ def xlog1py(n: Site, g: Array) -> Vjp:
 def logit(n: Site, g: Array) -> Vjp:
     """y = log(x / (1 - x)):  dx = g / (x (1 - x)); beyond [ε, 1 - ε] 0, or nan where no ε was given."""
     x = n.self
-    low = 0.0 if n.eps is None else n.eps
-    inside = (x >= low) & (x <= 1 - low)
+    low = 0.0 if n.eps is None else limit(n, n.eps)
+    inside = (x >= low) & (x <= limit(n, 1 - low))
     found = (g / (x * (1 - x))).where(inside, nan if n.eps is None else 0.0)
     return [found if n.eps is None else unless_nan(found, x)]
 

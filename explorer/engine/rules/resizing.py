@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import ceil, floor, pi, prod, sin
-from struct import pack, unpack
 from typing import TypeAlias
 
 from explorer.engine.array import Array
 from explorer.engine.contract import Point
 from explorer.engine.registry import Site, vjp
-from explorer.engine.rounding import rounding_of
+from explorer.engine.rounding import rounding_of, stored
 from explorer.engine.run import Run
 from explorer.engine.weighted import Term, weighted
 
@@ -31,8 +30,7 @@ Kernel: TypeAlias = Callable[[float], float]
 
 def single(x: float) -> float:
     """`x` rounded to float32."""
-    found: float = unpack("f", pack("f", x))[0]
-    return found
+    return stored(x, "float32")
 
 
 def scale_of(size: int, count: int, given: float | None, align: bool) -> float:
