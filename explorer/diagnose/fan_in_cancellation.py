@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from explorer.diagnose.hook_changed_gradient import HOOK
 from explorer.diagnose.registry import diagnosis
 from explorer.evidence import Evidence
 from explorer.report import Finding, Report
@@ -14,12 +15,16 @@ SHARE = 1e-3
 
 @diagnosis("fan-in-cancellation")
 def fan_in_cancellation(report: Report, evidence: Evidence) -> Iterator[Finding]:
-    """Two or more contributions whose sum is below `SHARE` of their size, but not exactly 0."""
+    """Two or more contributions whose sum is below `SHARE` of their size, but not exactly 0.
+
+    A tensor hook of the script's may have made it small: with one, the sum itself is not known.
+    """
     graph = report.graph
     for node in graph.nodes:
         total = report.gradient(node.id)
         if (
             total is None
+            or any(name.startswith(HOOK) for name in node.hooks)
             or not total.finite
             or total.norm == 0
             or (len(total.shape) > 0 and total.numel == 0)

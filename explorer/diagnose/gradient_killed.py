@@ -54,7 +54,8 @@ def gradient_killed(report: Report, evidence: Evidence) -> Iterator[Finding]:
             severity="error" if always else "warning",
             message=f"`{name}` has derivative 0 everywhere: {names} above it {verb} exactly 0, not None."
             if always
-            else f"Every element lies outside the limits of `{name}`: {names} above it {verb} exactly 0.",
+            else f"Every element of `{name}` that a gradient reaches lies outside the limits: {names} above "
+            f"it {verb} exactly 0.",
             advice="Use a straight-through estimator: `x + (x.round() - x).detach()`."
             if always
             else "Widen the limits, or use a smooth bound such as tanh or sigmoid.",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from explorer.diagnose.registry import diagnosis
 from explorer.evidence import Evidence
-from explorer.report import Finding, GradientRecord, Report
+from explorer.report import Finding, GradientRecord, Number, Report
 
 HOOK = "tensor hook "
 """How a hook that can change a gradient is listed in `Node.hooks`."""
@@ -45,6 +45,9 @@ def hook_changed_gradient(report: Report, evidence: Evidence) -> Iterator[Findin
 
 
 def _differ(before: GradientRecord, after: GradientRecord) -> bool:
+    """Whether they differ, by their elements where those are known; a NaN is no change of a NaN."""
     if before.values is not None and after.values is not None:
-        return before.values != after.values
-    return before.norm != after.norm
+        pairs: list[tuple[Number, Number]] = list(zip(before.values, after.values, strict=False))
+    else:
+        pairs = [(before.norm, after.norm), (before.nans, after.nans), (before.infs, after.infs)]
+    return any(old != new and not (old != old and new != new) for old, new in pairs)
