@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
 from explorer.evidence import Broadcast, Units
+from hooks.memory import has_memory
 from hooks.nodes import AutogradNode
 from hooks.saved import read
 
@@ -30,15 +31,19 @@ def count_units(live: Sequence[AutogradNode]) -> Iterator[Units]:
     for index, node in enumerate(live):
         function = _ACTIVATIONS.get(type(node).__name__)
         result = read(node)["result"].value if function else None
-        if function is None or not isinstance(result, torch.Tensor) or result.dim() < 2:
-            continue
-        if result.layout is not torch.strided or result.is_complex() or result.is_meta:
+        if function is None or not _readable(result) or result.dim() < 2 or result.is_complex():
             continue
         channel = 1 if result.dim() == 4 else result.dim() - 1
         units = result.shape[channel]
         rows = result.numel() // units if units else 0
         if rows >= ROWS:
             yield Units(index, function, _stuck(function, result, channel), units, rows)
+
+
+def _readable(value: Any) -> TypeGuard[torch.Tensor]:
+    """Whether `value` is a tensor of one shape, with memory behind it."""
+    plain = isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_nested
+    return plain and not value.is_meta and has_memory(value)
 
 
 def _stuck(function: str, result: torch.Tensor, channel: int) -> int:
@@ -74,7 +79,7 @@ def find_broadcasts(live: Sequence[AutogradNode]) -> Iterator[Broadcast]:
         if name in _LOSSES:
             saved = read(node)
             pair = (saved["self"].value, saved["target"].value)
-            if all(isinstance(tensor, torch.Tensor) for tensor in pair):
+            if all(map(_readable, pair)):
                 found = _expanded(index, *pair)
                 if found is not None:
                     yield found
@@ -114,7 +119,7 @@ def _difference(index: int, node: AutogradNode) -> Broadcast | None:
     if maker is None or type(maker).__name__ not in _LAYERS:
         return None
     difference = read(node)["self"].value
-    if not isinstance(difference, torch.Tensor) or difference.dim() != 2:
+    if not _readable(difference) or difference.dim() != 2:
         return None
     n, m = difference.shape
     if n != m or n < 2 or tuple(maker._input_metadata[slot].shape) != (n, 1):

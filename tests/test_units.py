@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
 
-from explorer.units import GLANCE, SIGMOID, TANH, count_units
+from explorer.units import GLANCE, SIGMOID, TANH, count_units, find_broadcasts
 
 FUNCTIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
@@ -44,3 +46,17 @@ def test_a_layer_of_fewer_rows_than_a_glance() -> None:
     x = torch.full((GLANCE // 2, 5), -1.0, requires_grad=True)
     (seen,) = count_units([torch.relu(x).grad_fn])
     assert seen.affected == 5
+
+
+def test_results_that_cannot_be_read_are_passed_over() -> None:
+    """Nested tensors have no single shape; an activation may give its memory back until backward needs it."""
+    x = torch.full((40, 5), -1.0, requires_grad=True)
+    given_back = torch.relu(x)
+    powered = given_back.pow(2)
+    given_back.untyped_storage().resize_(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls nested tensors a prototype
+        nested = torch.nested.nested_tensor([torch.ones(20, 5), torch.ones(3, 5)], requires_grad=True)
+    nodes = [given_back.grad_fn, torch.relu(nested).grad_fn]
+    assert list(count_units(nodes)) == []
+    assert list(find_broadcasts([*nodes, (nested - nested).abs().grad_fn, powered.grad_fn])) == []
