@@ -23,9 +23,10 @@ def entries_of(tensor: torch.Tensor, read: Callable[[torch.Tensor], Array]) -> A
         return Missing(f"a {name} tensor has no strided memory")
     tensor = tensor.detach()
     try:
+        count = tensor._nnz()
+        if count > LARGEST:
+            return Missing(f"a {name} tensor of {count} entries is too large for pure Python")
         places, values = _entries(tensor)
-        if values.shape[0] > LARGEST:
-            return Missing(f"a {name} tensor of {values.shape[0]} entries is too large for pure Python")
         held = read(values)
         return held if isinstance(held, Missing) else Entries(tensor.shape, places, held)
     except RuntimeError as problem:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import warnings
+
 import pytest
 import torch
 
 from explorer.convert import leaf_of
 from explorer.engine.elementwise import Missing
+from explorer.sparse import LARGEST
 
 DTYPES = [
     torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128,
@@ -72,3 +76,23 @@ def test_what_cannot_be_read_says_why(tensor: torch.Tensor, words: str) -> None:
     leaf = leaf_of(tensor)
     assert isinstance(leaf, Missing)
     assert words in leaf.reason
+
+
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+def test_a_sparse_tensor_too_large_for_python_is_not_listed_first(layout: str) -> None:
+    """What is refused for its size costs no list of its places: a backward waits meanwhile."""
+    places = torch.arange(LARGEST + 1)
+    large = torch.sparse_coo_tensor(
+        torch.stack([places, places]), torch.ones(LARGEST + 1), (LARGEST + 1,) * 2, check_invariants=False
+    )
+    if layout == "csr":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls the compressed layouts a beta
+            large = large.coalesce().to_sparse_csr()
+    tracemalloc.start()
+    found = leaf_of(large)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(found, Missing)
+    assert "too large" in found.reason
+    assert peak < 1_000_000
