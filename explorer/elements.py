@@ -64,13 +64,18 @@ def broadcast(numbers: Reals, shape: tuple[int, ...] | None, to: tuple[int, ...]
 
 def rounded(number: float, dtype: str) -> float:
     """`number` as a tensor of `dtype` holds it; float64 and unknown dtypes keep it."""
-    codes = {"float32": "<f", "float16": "<e"}
+    codes = {"float32": "<f", "float16": "<e", "bfloat16": "<f"}
     if dtype not in codes or not isfinite(number):
         return number
     try:
-        return float(struct.unpack(codes[dtype], struct.pack(codes[dtype], number))[0])
+        packed = struct.pack(codes[dtype], number)
     except OverflowError:
         return float("inf") if number > 0 else float("-inf")
+    if dtype == "bfloat16":  # the upper half of a float32, rounded to even
+        bits = int.from_bytes(packed, "little")
+        bits += 0x7FFF + (bits >> 16 & 1)
+        packed = (bits & 0xFFFF0000).to_bytes(4, "little")
+    return float(struct.unpack(codes[dtype], packed)[0])
 
 
 def shortest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from explorer.elements import parse_number
+from explorer.elements import parse_number, rounded
 from explorer.graph import Saved
 from explorer.values import fill
 from tests.small_reports import hand_made, report_of
@@ -94,3 +94,11 @@ def test_a_saved_value_that_torch_refused_is_not_used() -> None:
 )  # fmt: skip
 def test_numbers_in_words(text: str, numbers: tuple[float, ...] | None) -> None:
     assert parse_number(text) == numbers
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_numbers_are_rounded_as_the_dtype_holds_them(dtype: torch.dtype) -> None:
+    name = str(dtype).removeprefix("torch.")
+    for number in (1.1, -1.1, 1.00390625, 1.01171875, 3e-41, 3.4e38, -1e39, 0.0, float("inf")):
+        assert rounded(number, name) == torch.tensor(number, dtype=torch.float64).to(dtype).item()
+    assert rounded(float("nan"), name) != rounded(float("nan"), name)
