@@ -77,6 +77,33 @@ def test_an_edge_is_where_the_dtype_has_it(name: str, dtype: torch.dtype) -> Non
         assert not found & {"mismatch", "nan-mismatch"}, edge
 
 
+SQUARES: dict[str, Function] = {
+    "atan": torch.atan,
+    "asinh": torch.asinh,
+    "acosh": torch.acosh,
+    "atanh": torch.atanh,
+    "atan2": lambda x: torch.atan2(x, x.detach() * 0.5),
+    "addcdiv": lambda x: torch.addcdiv(x.detach(), x.detach(), x),
+}
+
+
+@pytest.mark.parametrize("name", SQUARES)
+def test_a_square_beyond_the_range_of_float16(name: str) -> None:
+    """700² is infinite in float16, and the gradient that divides by it 0."""
+    for values in ([700.0, -700.0, 300.0, 255.9], [255.95, 255.5, 2.0, 3.0], [4e4, -6e4, 100.0, 20.0]):
+        assert not statuses(SQUARES[name], values, torch.float16) & {"mismatch", "nan-mismatch"}, values
+
+
+@pytest.mark.parametrize("name", ["hardtanh", "threshold", "hardshrink", "softshrink"])
+def test_an_edge_in_double_backward(name: str) -> None:
+    x = torch.tensor([0.1, -0.1, 0.0, 0.9], requires_grad=True)
+    g = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
+    (first,) = torch.autograd.grad(EDGES[name](x, 0.1), x, g, create_graph=True)
+    verdicts = dict(check_outputs([first]))
+    assert {one.status for one in verdicts.values()} <= {"match", "unchecked"}, verdicts
+    assert any(key.endswith("BackwardBackward0") for key in verdicts)
+
+
 def test_celu_in_double_precision() -> None:
     """Torch rounds alpha to float32 whatever the dtype: 2e-6 off at x = -100."""
     assert statuses(lambda x: F.celu(x, 0.7), [-100.0, -20.0, 0.5], torch.float64) == {"match"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from explorer.engine.array import Array
 from explorer.engine.elementwise import Full
 from explorer.engine.registry import Site, vjp
-from explorer.engine.rounding import stored
+from explorer.engine.rounding import rounding_of, stored
 
 Vjp = list[Array | None]
 
@@ -106,7 +107,8 @@ def addcmul(n: Site, g: Array) -> Vjp:
 def addcdiv(n: Site, g: Array) -> Vjp:
     """y = a + c b₁ / b₂:  db₁ = g c / b₂,  db₂ = -g c b₁ / b₂² (conjugated)."""
     first = g * conj(n.value / n.tensor2) if n.needs(1) else None
-    second = -g * conj(n.value * n.tensor1 / (n.tensor2 * n.tensor2)) if n.needs(2) else None
+    square = in_range(n, n.tensor2 * n.tensor2) if n.needs(2) else None
+    second = -g * conj(n.value * n.tensor1 / square) if n.needs(2) else None
     return [g, first, second]
 
 
@@ -233,6 +235,15 @@ def limit(n: Site, value: float, accumulated: bool = False) -> float:
     """
     dtype = n.outputs[0].dtype if n.outputs and n.outputs[0] is not None else "float64"
     return stored(value, "float32" if accumulated and dtype.endswith("float16") else dtype)
+
+
+def in_range(n: Site, x: Array) -> Array:
+    """`x`, infinite where the dtype of the node holds no such number: torch's step rounds it to that.
+
+    The largest number is what half a unit beyond it is still rounded to.
+    """
+    r = rounding_of([spec.dtype for spec in n.outputs if spec is not None])
+    return x if x.is_complex else x.where(~(x > r.largest * (1 + r.u / 2)), inf)
 
 
 def signum(x: Array) -> Array:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from math import inf, log, nan, pi
+from math import log, nan, pi
 
 from explorer.engine.array import Array
 from explorer.engine.elementwise import COSH, LOG1P, SINH, unless_nan
 from explorer.engine.registry import Site, vjp
-from explorer.engine.rounding import rounding_of
-from explorer.engine.rules.arithmetic import as_array, limit
+from explorer.engine.rules.arithmetic import as_array, in_range, limit
 
 Vjp = list[Array | None]
 
@@ -30,7 +29,7 @@ def acos(n: Site, g: Array) -> Vjp:
 @vjp("AtanBackward0")
 def atan(n: Site, g: Array) -> Vjp:
     """y = arctan x:  dx = g / conj(1 + x²)."""
-    return [g / (n.self * n.self + 1).conj()]
+    return [g / (in_range(n, n.self * n.self) + 1).conj()]
 
 
 @vjp("SinhBackward0")
@@ -54,7 +53,7 @@ def tan(n: Site, g: Array) -> Vjp:
 @vjp("AsinhBackward0")
 def asinh(n: Site, g: Array) -> Vjp:
     """y = arsinh x:  dx = g conj(1/√(x² + 1))."""
-    return [g * (1 / (n.self * n.self + 1).sqrt()).conj()]
+    return [g * (1 / (in_range(n, n.self * n.self) + 1).sqrt()).conj()]
 
 
 @vjp("AcoshBackward0")
@@ -63,20 +62,20 @@ def acosh(n: Site, g: Array) -> Vjp:
     x = n.self
     if x.is_complex:
         return [g * (1 / (x + 1).sqrt() * (1 / (x - 1).sqrt())).conj()]
-    return [g * (1 / (x * x - 1).sqrt())]
+    return [g * (1 / (in_range(n, x * x) - 1).sqrt())]
 
 
 @vjp("AtanhBackward0")
 def atanh(n: Site, g: Array) -> Vjp:
     """y = artanh x:  dx = g / conj(1 - x²)."""
-    return [g / (1 - n.self * n.self).conj()]
+    return [g / (1 - in_range(n, n.self * n.self)).conj()]
 
 
 @vjp("Atan2Backward0")
 def atan2(n: Site, g: Array) -> Vjp:
     """θ = atan2(y, x):  dy = g x/(x² + y²),  dx = -g y/(x² + y²); 0 at the origin."""
     y, x = n.self, n.other
-    square = y * y + x * x
+    square = in_range(n, y * y + x * x)
     turned = (g / square).where(square.ne(0))
     return [turned * x, turned * -y]
 
@@ -112,20 +111,14 @@ def log1p(n: Site, g: Array) -> Vjp:
 def logaddexp(n: Site, g: Array) -> Vjp:
     """y = log(eᵃ + eᵇ):  da = g / (1 + e^(b-a)),  db = g / (1 + e^(a-b)) (conjugated)."""
     a, b = n.self, n.other
-    return [g / (1 + _in_range(n, (b - a).exp())).conj(), g / (1 + _in_range(n, (a - b).exp())).conj()]
-
-
-def _in_range(n: Site, x: Array) -> Array:
-    """`x`, infinite where the dtype of the node holds no such number: torch's step rounds it to that."""
-    largest = rounding_of([spec.dtype for spec in n.outputs if spec is not None]).largest
-    return x if x.is_complex else x.where(~(x > largest), inf)
+    return [g / (1 + in_range(n, (b - a).exp())).conj(), g / (1 + in_range(n, (a - b).exp())).conj()]
 
 
 @vjp("Logaddexp2Backward0")
 def logaddexp2(n: Site, g: Array) -> Vjp:
     """y = log₂(2ᵃ + 2ᵇ):  da = g / (1 + 2^(b-a)),  db = g / (1 + 2^(a-b))."""
     a, b = n.self, n.other
-    return [g / (1 + _in_range(n, 2 ** (b - a))), g / (1 + _in_range(n, 2 ** (a - b)))]
+    return [g / (1 + in_range(n, 2 ** (b - a))), g / (1 + in_range(n, 2 ** (a - b)))]
 
 
 @vjp("XlogyBackward0", "XlogyBackward1", "XlogyBackward2")

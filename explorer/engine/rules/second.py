@@ -5,9 +5,10 @@ from __future__ import annotations
 from math import pi, sqrt
 
 from explorer.engine.array import Array
-from explorer.engine.elementwise import NORMAL_CDF, Full, index_along
+from explorer.engine.elementwise import NORMAL_CDF, Full, index_along, unless_nan
 from explorer.engine.leaf import Leaf
 from explorer.engine.registry import RuleError, Site, vjp
+from explorer.engine.rules.arithmetic import limit
 from explorer.engine.rules.indexing import gathered, scattered
 from explorer.engine.rules.losses import averaged
 from explorer.engine.rules.normalisation import batch_norm
@@ -96,7 +97,7 @@ def sigmoid_backward(n: Site, c: Array) -> Vjp:
 @vjp("ThresholdBackwardBackward0")
 def threshold_backward(n: Site, c: Array) -> Vjp:
     """h = x > t ? g : 0:  dg = c where not x ≤ t,  dx = 0."""
-    return [c.where(~(n.self <= n.threshold)), c * 0.0]
+    return [c.where(~(n.self <= limit(n, n.threshold, accumulated=True))), c * 0.0]
 
 
 @vjp("SoftmaxBackwardDataBackward0")
@@ -214,13 +215,15 @@ def hardswish_backward(n: Site, c: Array) -> Vjp:
 @vjp("HardtanhBackwardBackward0")
 def hardtanh_backward(n: Site, c: Array) -> Vjp:
     """h = g where lo < x < hi:  dg = c there,  dx = 0."""
-    return [c.where((n.self > n.min_val) & (n.self < n.max_val)), c * 0.0]
+    low, high = (limit(n, edge, accumulated=True) for edge in (n.min_val, n.max_val))
+    return [unless_nan(c.where((n.self > low) & (n.self < high)), n.self), c * 0.0]
 
 
 @vjp("HardshrinkBackwardBackward0", "SoftshrinkBackwardBackward0")
 def shrink_backward(n: Site, c: Array) -> Vjp:
     """h = g but where -λ ≤ x ≤ λ:  dg = c there,  dx = 0."""
-    return [c.where(~((n.self >= -n.lambd) & (n.self <= n.lambd))), c * 0.0]
+    edge = limit(n, n.lambd)
+    return [unless_nan(c.where(~((n.self >= -edge) & (n.self <= edge))), n.self), c * 0.0]
 
 
 @vjp("RreluWithNoiseBackwardBackward0")
