@@ -169,7 +169,7 @@ def _judge(one: _Equation, count: int) -> int:
     side = one.computed
     if side.array is not None:
         one.failed, finite = _one_by_one(one, side.array, kept, points, rounding, run)
-        one.holds = finite and one.failed is None
+        one.holds = finite and one.failed is None and not one.signs
     if not one.holds and side.bare is not None:
         one.failed = _in_pairs(side, kept, points, rounding, run)
     elif side.assumed:
