@@ -29,7 +29,10 @@ RunsOf = Callable[[nn.Module], Any]
 
 @dataclass
 class Known:
-    """Weakly, what the run showed of modules and parameters: filled by `look` and `remember`."""
+    """Weakly, what the run showed of modules and parameters: filled by `look` and `remember`.
+
+    Backward calls in several threads fill and read it at once: whoever goes through it goes through a list.
+    """
 
     names: dict[int, tuple[weakref.ref[torch.Tensor], str, str]] = field(default_factory=dict)
     roots: dict[int, tuple[weakref.ref[nn.Module], str]] = field(default_factory=dict)
@@ -38,7 +41,7 @@ class Known:
 
     def parameters(self) -> list[torch.Tensor]:
         """Every parameter known of that still lives."""
-        return [tensor for ref, _, _ in self.names.values() if (tensor := ref()) is not None]
+        return [tensor for ref, _, _ in list(self.names.values()) if (tensor := ref()) is not None]
 
     def is_optimized(self, tensor: torch.Tensor) -> bool:
         """Whether an optimizer is known to hold it."""
@@ -53,7 +56,7 @@ class Known:
     def name_behind(self, ref: weakref.ref[torch.Tensor]) -> str:
         """The same for a tensor that may be gone; "" without one."""
         # A tensor has one plain weak reference, however often it is asked for.
-        return next((name for one, name, _ in self.names.values() if one is ref), "")
+        return next((name for one, name, _ in list(self.names.values()) if one is ref), "")
 
 
 def remember(known: Known, names: Names) -> None:
@@ -124,7 +127,7 @@ def facts_of(collector: Collector, known: Known, runs_of: RunsOf | None) -> Iter
     ran, siblings = _runs(known, runs_of)
     beside = {
         name.rpartition(".")[0]
-        for ref, name, _ in known.names.values()
+        for ref, name, _ in list(known.names.values())
         if (tensor := ref()) is not None and collector.reached(tensor)
     }
     idle = _idle(collector, known)
@@ -152,7 +155,7 @@ def _runs(known: Known, runs_of: RunsOf | None) -> tuple[Mapping[int, Ran], Mapp
     """Per parameter: how its module ran, and whether anything of its tree ran with gradients."""
     ran: dict[int, Ran] = {}
     siblings: dict[int, bool] = {}
-    for ref, _ in known.roots.values() if runs_of is not None else ():
+    for ref, _ in list(known.roots.values()) if runs_of is not None else ():
         root = ref()
         if root is None or runs_of is None:
             continue
@@ -171,7 +174,7 @@ def _idle(collector: Collector, known: Known) -> set[int]:
     """The parameters of models of which no backward reaches and no optimizer holds any."""
     idle: set[int] = set()
     used: set[int] = set()
-    for ref, _ in known.roots.values():
+    for ref, _ in list(known.roots.values()):
         root = ref()
         own = list(root.parameters()) if root is not None else []
         some = any(collector.reached(one) or known.is_optimized(one) for one in own)
@@ -188,7 +191,7 @@ def _exits(collector: Collector, parameter: torch.Tensor) -> tuple[tuple[Source,
 def _made(known: Known, path: str) -> Source | None:
     """The line of the root's ``__init__`` that makes the module at `path`."""
     name = path.partition(".")[0]
-    for ref, _ in known.roots.values():
+    for ref, _ in list(known.roots.values()):
         root = ref()
         while root is not None and wrapped_as(root):
             root = getattr(root, wrapped_as(root))

@@ -87,9 +87,9 @@ class Gatherer:
         try:
             yield
         finally:
-            self._collector.look_at(self._known.parameters())
             self._collector.after(call)
             try:
+                self._collector.look_at(self._known.parameters())
                 self._note_unreached()
             except Exception as error:  # noqa: BLE001 - the user's backward must not notice
                 self.problems.append(f"noting what is not reached failed: {type(error).__name__}: {error}")

@@ -92,12 +92,19 @@ class Steps:
     def held(self) -> list[torch.Tensor]:
         """All parameters of the optimizers that took a step and still live."""
         return [
-            p for ref in self._optimizers.values() if (held := ref()) is not None for p in _parameters(held)
+            p
+            for ref in list(self._optimizers.values())
+            if (held := ref()) is not None
+            for p in _parameters(held)
         ]
+
+    def stepped_on(self, parameter: weakref.ref[torch.Tensor]) -> bool:
+        """Whether a step was taken by an optimizer that holds this parameter, which may be gone."""
+        return any(ref is parameter for ref, _, _ in self._changed.values())
 
     def step_that_changed(self, storage: int, since: int) -> tuple[torch.Tensor, Place | None] | None:
         """The parameter on `storage` that a step changed after its version `since`, and that step's line."""
-        for ref, place, version in self._changed.values():
+        for ref, place, version in list(self._changed.values()):
             parameter = ref()
             if parameter is not None and version > since and storage_of(parameter) == storage:
                 return parameter, place
@@ -138,7 +145,9 @@ class Steps:
 
         One that is given a closure, and one whose first parameter changed all the same, is left out.
         """
-        return [one for one in self._starved.values() if one and one.steps >= GIVEN_UP and one.unchanged]
+        return [
+            one for one in list(self._starved.values()) if one and one.steps >= GIVEN_UP and one.unchanged
+        ]
 
     def _follow_starving(self, optimizer: Any, closure: bool) -> None:
         key = id(optimizer)

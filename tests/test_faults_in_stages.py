@@ -74,6 +74,7 @@ STAGES = {
     "capture": ("hooks.nodes.Capture._attach", "observing stopped"),
     "the observer": ("explorer.exploring.Exploring._observe", "observing stopped"),
     "looking for evidence": ("explorer.gather.Gatherer._look", "looking for evidence failed"),
+    "the parameters met": ("explorer.facts.Known.parameters", "noting what is not reached failed"),
     "evidence of the run": ("explorer.gather.of_run", "gathering evidence of the run failed"),
     "the report": ("explorer.exploring.Report", "the report of call 1 failed"),
     "attaching to the forward": ("explorer.watching.observe_forward", "observing the forward failed"),
