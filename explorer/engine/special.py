@@ -42,9 +42,11 @@ def hurwitz(s: int, q: float) -> float:
 
 
 def digamma(x: float) -> float:
-    """ψ(x) = d/dx log Γ(x); nan at negative integers, ∓inf at ±0, as torch has it."""
+    """ψ(x) = d/dx log Γ(x); nan at negative integers and -inf, ∓inf at ±0, as torch has it."""
     if x == 0:
         return math.copysign(math.inf, -x)
+    if x == -math.inf:
+        return math.nan
     if x != x or x == math.inf:
         return x
     if x < 0:

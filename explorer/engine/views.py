@@ -333,7 +333,9 @@ def expand(source: Array, shape: Sequence[int]) -> Array:
 
 
 def flip(source: Array, dims: Sequence[int]) -> Array:
-    """Axes reversed."""
+    """Axes reversed; a 0-d array, whose axis torch lets one name, stays as it is."""
+    if source.ndim == 0:
+        return source
     axes = _axes(source)
     for dim in dims:
         dim %= source.ndim

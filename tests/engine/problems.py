@@ -148,6 +148,7 @@ def problems() -> dict[str, Problem]:
         "mv": ("MvBackward0", torch.mv, [(3, 5), (5,)]),
         "addmv": ("AddmvBackward0", torch.addmv, [(3,), (3, 5), (5,)]),
         "dot": ("DotBackward0", torch.dot, [(5,), (5,)]),
+        "distances of many rows": ("EuclideanDistBackward0", torch.cdist, [(26, 2), (2, 3, 2)]),
         # convolution, pooling, resizing
         "conv": ("ConvolutionBackward0", lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1), [(2, 3, 6, 5), (4, 3, 3, 3), (4,)]),
         "conv groups dilated": ("ConvolutionBackward0", lambda x, w: F.conv2d(x, w, padding=(2, 1), dilation=2, groups=2), [(2, 4, 6, 5), (6, 2, 2, 3)]),

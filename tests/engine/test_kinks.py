@@ -104,6 +104,19 @@ def test_an_edge_in_double_backward(name: str) -> None:
     assert any(key.endswith("BackwardBackward0") for key in verdicts)
 
 
+ODD: dict[str, Function] = {
+    "flip without axes": lambda x: x[0].flip(0),
+    "flip none": lambda x: x[0].flip([]),
+    "lgamma": torch.lgamma,
+    "equal rows": lambda x: torch.cdist(x[:1, None].expand(1, 2), x[:, None].expand(-1, 2).repeat(30, 1)),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_shapes_and_values(name: str) -> None:
+    assert statuses(ODD[name], [0.5, -INF if name == "lgamma" else 0.7, 2.0], torch.float64) == {"match"}
+
+
 def test_celu_in_double_precision() -> None:
     """Torch rounds alpha to float32 whatever the dtype: 2e-6 off at x = -100."""
     assert statuses(lambda x: F.celu(x, 0.7), [-100.0, -20.0, 0.5], torch.float64) == {"match"}

@@ -110,6 +110,15 @@ def cdist(n: Site, g: Array) -> Vjp:
     return [slope.sum(-2), -slope.sum(-3)]
 
 
+@vjp("EuclideanDistBackward0")
+def euclidean_dist(n: Site, g: Array) -> Vjp:
+    """y[i, j] = ‖aᵢ - bⱼ‖, by a product:  daᵢ = aᵢ Σⱼ r - Σⱼ r bⱼ, r = g/y, 0 where y = 0; and so for b."""
+    y, a, b = n.result, n.x1, n.x2
+    ratio = (g / y).where(y.ne(0))
+    da = a * ratio.sum(-1, keepdim=True) - ratio @ b
+    return [da, b * ratio.sum(-2).unsqueeze(-1) - ratio.mT @ a]
+
+
 @vjp("PdistBackward0")
 def pdist(n: Site, g: Array) -> Vjp:
     """y = ‖xᵢ - xⱼ‖ₚ for i < j:  dxᵢ = Σⱼ g ∂‖xᵢ - xⱼ‖."""
