@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from hooks.handles import Handles
 from hooks.lines import user_place
-from hooks.memory import storage_of
+from hooks.memory import has_memory, storage_of
 from hooks.places import Place
 
 FOLLOWED_STEPS = 6
@@ -54,9 +54,12 @@ class Starved:
 
     @property
     def unchanged(self) -> bool:
-        """Whether the parameter still is what it was at the first step; so is one that is gone."""
+        """Whether the parameter still is what it was at the first step; so is one that is gone.
+
+        Of one whose memory was given back nothing is known, and no.
+        """
         parameter = self.parameter()
-        return parameter is None or _beginning(parameter) == self.values
+        return parameter is None or (has_memory(parameter) and _beginning(parameter) == self.values)
 
 
 @dataclass(slots=True)
@@ -155,8 +158,7 @@ class Steps:
         if known is None and key in self._starved:
             return
         parameters = _parameters(optimizer)
-        plain = (torch.Tensor, torch.nn.Parameter)
-        first = next((p for p in parameters if p.requires_grad and type(p) in plain and not p.is_meta), None)
+        first = next((p for p in parameters if p.requires_grad and _can_be_read(p)), None)
         if closure or first is None or any(p.grad is not None for p in parameters):
             self._starved[key] = None
         elif known is None:
@@ -204,6 +206,11 @@ def _beginning(tensor: torch.Tensor) -> tuple[float, ...]:
         return tuple(some.nan_to_num(nan=-1.0).tolist())
 
 
+def _can_be_read(tensor: torch.Tensor) -> bool:
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+    return plain and not tensor.is_meta and has_memory(tensor)
+
+
 def _parameters(optimizer: Any) -> list[torch.Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -211,9 +218,9 @@ def _parameters(optimizer: Any) -> list[torch.Tensor]:
 def _follow(parameter: torch.Tensor) -> _Used | None:
     """The gradient of `parameter` as a step left it; None for one that cannot be followed."""
     gradient = parameter.grad
-    if gradient is None or gradient.layout is not torch.strided or not gradient.numel():
+    if gradient is None or not _can_be_read(gradient) or not gradient.numel():
         return None
-    if type(gradient) is not torch.Tensor or gradient.is_complex() or gradient.is_meta:
+    if type(gradient) is not torch.Tensor or gradient.is_complex():
         return None
     with torch.no_grad():
         element = int(gradient.reshape(-1)[:PROBED].abs().argmax())

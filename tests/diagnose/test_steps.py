@@ -70,6 +70,22 @@ def test_a_lazy_module_that_never_ran(held: bool) -> None:
     assert "`parts.lazy` never ran" in finding.message
 
 
+def test_a_parameter_whose_memory_was_given_back_is_not_read() -> None:
+    """As FSDP does between uses: the steps of others are followed all the same, and nobody is accused."""
+    other, model = nn.Linear(3, 1), nn.Linear(3, 1)
+    other.weight.untyped_storage().resize_(0)
+    idle = torch.optim.SGD([other.weight], lr=0.1)
+    parted = torch.optim.SGD([other.bias], lr=0.1)
+
+    def step(optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        idle.step()
+        parted.step()
+        other.bias.untyped_storage().resize_(0)
+
+    assert "step-without-gradient" in [one.code for one in said(lambda: train(model, step))]
+
+
 def closures() -> None:
     model, x = nn.Linear(3, 1), torch.randn(8, 3)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
