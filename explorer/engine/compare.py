@@ -33,7 +33,7 @@ COSTLY = 4_000
 FEW = 16
 
 LEAST = 6
-"""The fewest elements compared of a gradient, whatever each of them takes."""
+"""The fewest elements compared of a gradient, unless that would be more than `MOST_READS`."""
 
 DEAR = 320_000
 """Reads that `FEW` elements of one gradient may cost before there are fewer of them, down to `LEAST`."""
@@ -43,6 +43,9 @@ WORK = 12_000
 
 AFFORDABLE = 120_000
 """Reads that one element on every place of the longest axis may cost: then one bad channel cannot hide."""
+
+MOST_READS = 4_000_000
+"""Reads of a sample of one gradient (about 0.4 s): beyond that there are fewer than `LEAST`, down to one."""
 
 WHOLE = 4_000_000
 """The limit of reads where everything shall be compared."""
@@ -145,6 +148,8 @@ def compare(
     judge.points([middle], run)
     each = max(run.work - before, 1)
     few = FEW if whole or FEW * each <= DEAR else max(LEAST, DEAR // each)
+    if few * each > MOST_READS and not whole:
+        few = max(MOST_READS // each, 1)
     if shared is not None:
         few = shared.few = min(few, shared.few)
     if total <= FEW:

@@ -35,6 +35,9 @@ Tap = tuple[int, float, float]
 
 BILINEAR, NEAREST, BICUBIC = 0, 1, 2
 ZEROS, BORDER, REFLECTION = 0, 1, 2
+TAP = 16
+"""What one pixel of what a point reads costs beside a read: it is found, weighed and noted."""
+
 LARGEST = 1 << 17
 """Grids of more points for one batch item are left unchecked: all are looked at to find who read a pixel."""
 
@@ -174,6 +177,7 @@ class _Readings:
         if found is None:
             found = run.memo[key] = {}
             for place in self.places:
+                run.work += TAP << len(place)
                 for taps in product(*[weights for weights, _ in self.at(batch, place, run)]):
                     weight, slack = _product(taps)
                     found.setdefault(tuple(k for k, _, _ in taps), []).append((place, weight, slack))

@@ -55,7 +55,7 @@ def scattered_to(index: Array, dim: int, point: Point, run: Run) -> list[Point]:
     """The places q on the line of `index` along `dim` through `point` with index[q] = point[dim].
 
     Each line is turned round once per run: looking through it for every point of it takes the square of its
-    length.
+    length. A very long one is searched: of such only few points are asked for.
     """
     lead, tail = point[:dim], point[dim + 1 :]
     lines: dict[Point, dict[int, list[int]]] = run.memo.setdefault(("lines", index, dim), {})
@@ -69,7 +69,11 @@ def scattered_to(index: Array, dim: int, point: Point, run: Run) -> list[Point]:
             lines.clear()
         places = lines[lead + tail] = {}
         box: Box = (*((i,) for i in lead), range(index.shape[dim]), *((i,) for i in tail))
-        for k, place in enumerate(index.eval(box, run)[0]):
+        values = index.eval(box, run)[0]
+        if len(values) > TURNED:
+            del lines[lead + tail]
+            return [(*lead, k, *tail) for k, place in enumerate(values) if place == point[dim]]
+        for k, place in enumerate(values):
             places.setdefault(place, []).append(k)
     return [(*lead, k, *tail) for k in places.get(point[dim], ())]
 
