@@ -14,7 +14,7 @@ by differences between rows that it leaves alone, is not told, for it changes no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, TypeAlias
@@ -48,8 +48,8 @@ from hooks.edits import Edits
 
 ValueOf: TypeAlias = "Callable[[Any, int], tuple[Number, ...] | None]"
 
-NODES = 5_000
-"""Larger graphs are left alone: reading what every node saved would take long."""
+NODES, SAMPLE, STRETCH = 5_000, 2_000, 250
+"""Of graphs beyond `NODES`, `SAMPLE` are looked at, in stretches: reading what all saved would take long."""
 
 POINTS, MORE = 6, 32
 """Elements of one output computed again, in a sample and in full."""
@@ -95,10 +95,8 @@ def altered_values(
         whole: look at more elements.
         edits: who took hold of which memory while the script ran.
     """
-    if len(trace.live) > NODES:
-        return ()
     with torch.no_grad():
-        store = kept_values(trace, None if edits is None else edits.unchanged)
+        store = kept_values(trace, None if edits is None else edits.unchanged, sampled(trace.graph))
         equations = list(_equations(trace, store, roots))
         points = MORE if whole else POINTS
         limit = MUCH if whole else WORK
@@ -115,6 +113,16 @@ def altered_values(
             *_accused(store, trace.graph, equations, held, hands),
         ]
     return tuple({one.node: one for one in reversed(found)}.values())
+
+
+def sampled(graph: Graph) -> Collection[int]:
+    """The ids of the nodes that are looked at: all, or stretches spread evenly from loss to leaves."""
+    count = len(graph.nodes)
+    if count <= NODES:
+        return range(count)
+    stretches = SAMPLE // STRETCH
+    starts = (one * (count - STRETCH) // (stretches - 1) for one in range(stretches))
+    return {node for start in starts for node in graph.order[start : start + STRETCH]}
 
 
 def _equations(trace: Trace, store: Store, roots: Sequence[Any]) -> Iterable[_Equation]:

@@ -6,7 +6,7 @@ those, `computed` makes the outputs of the nodes behind, as recipes that nobody 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -73,13 +73,17 @@ Unchanged: TypeAlias = "Callable[[torch.Tensor, int], bool]"
 """Whether a leaf is surely what it was when the node with this number was made."""
 
 
-def kept_values(trace: Trace, unchanged: Unchanged | None = None) -> Store:
+def kept_values(
+    trace: Trace, unchanged: Unchanged | None = None, among: Collection[int] | None = None
+) -> Store:
     """Everything saved that can be read where it lies, by the output whose value it is.
 
-    A leaf that nobody saved counts where its version, or `unchanged`, says that it is what it was.
+    A leaf that nobody saved counts where its version, or `unchanged`, says that it is what it was. Only nodes
+    `among` those are read, if that is given.
     """
     graph, store = trace.graph, Store()
-    for node, live in zip(graph.nodes, trace.live, strict=True):
+    chosen = sorted(range(len(graph.nodes)) if among is None else among)
+    for node, live in ((graph.nodes[one], trace.live[one]) for one in chosen):
         if node.kind != "op":
             continue
         saved = {key: one.value for key, one in read(live).items() if not one.problem}

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from torch.utils.checkpoint import checkpoint
 
 import explorer
-from explorer.consistency import altered_values, on_a_grid
+from explorer.consistency import SAMPLE, STRETCH, altered_values, on_a_grid, sampled
 from explorer.trace import trace
 
 CODE = "saved-value-changed"
@@ -343,3 +343,48 @@ def test_a_saved_value_that_cannot_be_read_is_left_alone() -> None:
         y = x.exp().sin()
     x.data.mul_(2)
     assert [name for name, _ in altered((y * 2).sum()) if name == "ExpBackward0"] == []
+
+
+def test_of_a_large_graph_a_sample_is_looked_at() -> None:
+    x = torch.linspace(0.1, 1, 3).requires_grad_()
+    made = [x.sin()]
+    while len(made) < 5_500:
+        made.append(made[-1].sin())
+    loss = made[-1].sum()
+    assert altered(loss) == []
+    looked = sampled(trace([loss]).graph)
+    assert len(looked) == SAMPLE
+    for one in made[: 2 * STRETCH]:  # the stretch next to the leaves
+        one.data.mul_(2)
+    assert len(altered(loss)) >= STRETCH // 2
+
+
+def test_a_small_graph_is_looked_at_in_full() -> None:
+    graph = trace([perceptron()[0]]).graph
+    assert set(sampled(graph)) == set(range(len(graph.nodes)))
+
+
+def test_non_finite_values_speak_for_nothing_and_hide_nothing() -> None:
+    """Where some elements are not finite the others are still compared."""
+    x = torch.tensor([0.0, 0.5, 1.0, 2.0], requires_grad=True)
+    y = x * 1
+    z = y.log().sin()
+    loss = (z * torch.randn(4)).sum()
+    assert altered(loss) == []
+    y.data[1:].mul_(3)
+    assert altered(loss)
+
+
+def test_without_notes_what_cannot_be_known_is_a_doubt() -> None:
+    """A leaf that nobody saved, or scores on the way, may have been edited as well as what was saved."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 5, requires_grad=True)
+    leaf = x.exp().exp()
+    layer = nn.Linear(5, 3)
+    scores = layer(x)
+    scores.data[:, 1] = -1e9
+    masked = F.cross_entropy(scores, torch.zeros(4, dtype=torch.long))
+    x.data.mul_(2)
+    for loss in (leaf.sum(), masked):
+        found = [one for one in explorer.explore(loss).findings if one.code == CODE]
+        assert all(one.severity == "warning" and "on purpose" in one.message for one in found)
