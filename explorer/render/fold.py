@@ -182,7 +182,7 @@ class Levels:
 
     def whole(self) -> Iterator[Cut]:
         """The levels whose shapes are whole operations or modules."""
-        if len(self.start.shapes) <= VISIBLE:
+        if len(self.plain.shapes) <= VISIBLE:
             plain = self.start if len(self.start.shapes) <= SMALL else self.plain
             yield Cut(leaves_per_use(plain))
             yield Cut(repeats(leaves_per_use(plain), self.graph, self.order))

@@ -6,12 +6,13 @@ innermost module only; the call of an outer one is the same share of its own cal
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 from explorer.graph import Graph
 from explorer.render import theme, words
-from explorer.render.drawing import Drawing, Path, Shape
+from explorer.render.drawing import Drawing, Path, Shape, Wire, is_leaf
 from explorer.render.quotient import merged, tangled, together
 
 Instance = tuple[tuple[str, int], ...]
@@ -128,39 +129,90 @@ def repeats(drawing: Drawing, graph: Graph, order: dict[int, int]) -> Drawing:
 
     Only numbered siblings (of a list or a sequence) and repeated calls count as repeats, and only with
     two shapes or more; the shapes of all alike are merged place by place, so that each keeps the range
-    over all of them.
+    over all of them. Those are left as they are between which other operations stand: drawn once, they
+    would all lead to each of these and back.
     """
     chains = instances(drawing)
     inner: dict[Instance, list[int]] = {}
     children: dict[Instance, dict[Instance, None]] = {}
-    for place in sorted(range(len(chains)), key=lambda place: order[drawing.shapes[place].members[0]]):
+
+    def when(place: int) -> tuple[bool, int]:
+        """Operations as they ran; leaves, drawn wherever they are used, say nothing of the order."""
+        return is_leaf(drawing.shapes[place]), order[drawing.shapes[place].members[0]]
+
+    for place in sorted(range(len(chains)), key=when):
         for end in range(1, len(chains[place]) + 1):
             chain = chains[place][:end]
             inner.setdefault(chain, []).append(place)
             children.setdefault(chain[:-1], {})[chain] = None
-    home = list(range(len(chains)))
-    step: list[dict[int, int]] = [{} for _ in chains]
-    titles: dict[Path, str] = {}
-    said: list[str] = []
+    apart: set[Instance] = set()
+    while True:
+        found = _repeats(drawing, graph, inner, children, apart)
+        if not found.groups:
+            return drawing
+        wires = _to_the_next(drawing, found.step)
+        bad = tangled(replace(drawing, wires=wires), found.home)
+        woven = [
+            alike[0] for alike in found.groups if any(found.home[place] in bad for place in inner[alike[0]])
+        ]
+        if not woven:
+            return _merged_steps(replace(drawing, wires=wires), found)
+        deepest = max(map(len, woven))
+        apart.update(chain for chain in woven if len(chain) == deepest)
+
+
+class _Repeats(NamedTuple):
+    """Per shape, the shape it is drawn as and which of its group's instances it is in; the groups."""
+
+    home: list[int]
+    step: list[dict[int, int]]
+    groups: list[list[Instance]]
+
+
+def _repeats(
+    drawing: Drawing,
+    graph: Graph,
+    inner: dict[Instance, list[int]],
+    children: dict[Instance, dict[Instance, None]],
+    apart: Collection[Instance],
+) -> _Repeats:
+    """What is alike, from the outside in; a group that begins with an instance of `apart` is none."""
+    home = list(range(len(drawing.shapes)))
+    step: list[dict[int, int]] = [{} for _ in home]
+    groups: list[list[Instance]] = []
     waiting: list[Instance] = [()]
     while waiting:
         parent = waiting.pop()
         for alike in _alike(drawing, graph, list(children.get(parent, ())), inner):
+            if alike[0] in apart:
+                waiting.extend(alike)
+                continue
             waiting.append(alike[0])
             if len(alike) == 1:
                 continue
-            group = len(said)
             models = _ranked(drawing, graph, inner[alike[0]], alike[0])
             for index, chain in enumerate(alike):
                 for model, place in zip(models, _ranked(drawing, graph, inner[chain], chain), strict=True):
                     home[place] = model
-                    step[place][group] = index
-            title = _title(alike)
-            titles[tuple(name for name, _ in alike[0])] = title
-            said.append(f"{title} drawn once")
-    if not titles:
-        return drawing
-    return _merged_steps(drawing, home, step, titles, said)
+                    step[place][len(groups)] = index
+            groups.append(alike)
+    for place in range(len(home)):
+        model = place
+        while home[model] != model:
+            model = home[model]
+            step[place] = {**step[model], **step[place]}
+        home[place] = model
+    return _Repeats(home, step, groups)
+
+
+def _to_the_next(drawing: Drawing, step: list[dict[int, int]]) -> tuple[Wire, ...]:
+    """The wires, those from one instance of a group to another marked as such."""
+    return tuple(
+        wire._replace(again=True)
+        if any(step[wire.target].get(group, index) != index for group, index in step[wire.source].items())
+        else wire
+        for wire in drawing.wires
+    )
 
 
 def _alike(
@@ -209,31 +261,20 @@ def _title(alike: list[Instance]) -> str:
     return f"{outer}{listed} {theme.TIMES}{len(alike):,}"
 
 
-def _merged_steps(
-    drawing: Drawing, home: list[int], step: list[dict[int, int]], titles: dict[Path, str], said: list[str]
-) -> Drawing:
-    for place in range(len(home)):
-        model = place
-        while home[model] != model:
-            model = home[model]
-            step[place] = {**step[model], **step[place]}
-        home[place] = model
-    groups: dict[int, list[int]] = {}
-    for place, model in enumerate(home):
-        groups.setdefault(model, []).append(place)
+def _merged_steps(drawing: Drawing, found: _Repeats) -> Drawing:
+    """The drawing with the shapes of each group drawn once."""
+    merging: dict[int, list[int]] = {}
+    for place, model in enumerate(found.home):
+        merging.setdefault(model, []).append(place)
     faces = {}
-    for model, places in groups.items():
+    for model, places in merging.items():
         if len(places) > 1:
             members, inside, hidden = merged(drawing, [model, *(place for place in places if place != model)])
             faces[model] = drawing.shapes[model]._replace(
                 members=members, inside=inside, hidden=hidden, times=len(places)
             )
-    wires = tuple(
-        wire._replace(again=True)
-        if any(step[wire.target].get(group, index) != index for group, index in step[wire.source].items())
-        else wire
-        for wire in drawing.wires
-    )
-    folded = together(replace(drawing, wires=wires), home, faces)
+    titles = {tuple(name for name, _ in alike[0]): _title(alike) for alike in found.groups}
+    said = [f"{_title(alike)} drawn once" for alike in found.groups]
+    folded = together(drawing, found.home, faces)
     few = said if len(said) <= 4 else [*said[:3], f"and {len(said) - 3} more repeats"]
     return replace(folded, folded=(*drawing.folded, *few), titles={**drawing.titles, **titles})

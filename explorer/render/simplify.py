@@ -45,14 +45,14 @@ def leaves_per_use(drawing: Drawing) -> Drawing:
     wires, drawn = [], Counter[int]()
     for wire in drawing.wires:
         drawn[wire.source] += 1
-        if wire.source in often and drawn[wire.source] > 1:
-            original = shapes[wire.source]
+        if wire.source in often:
             user = drawing.shapes[wire.target]
-            copy = original._replace(
-                key=f"{original.key}_{drawn[wire.source]}", module=user.module, call=user.call
-            )
-            wire = wire._replace(source=len(shapes))
-            shapes.append(copy)
+            copy = shapes[wire.source]._replace(module=user.module, call=user.call)
+            if drawn[wire.source] == 1:
+                shapes[wire.source] = copy
+            else:
+                shapes.append(copy._replace(key=f"{copy.key}_{drawn[wire.source]}"))
+                wire = wire._replace(source=len(shapes) - 1)
         wires.append(wire)
     said = f"{words.count(len(often), 'leaf')} drawn once per use, linked by name"
     return replace(drawing, shapes=tuple(shapes), wires=tuple(wires), folded=(*drawing.folded, said))

@@ -11,6 +11,7 @@ from explorer.errors import UsageError
 from explorer.render import fold
 from explorer.render.drawing import Drawing, everything
 from explorer.render.marks import findings_by_node, mark
+from explorer.render.quotient import tangled
 from explorer.report import Finding, Report, Verdict
 from tests.render import samples
 
@@ -124,3 +125,67 @@ def test_everything_is_one_to_one() -> None:
     drawing = everything(graph)
     assert [shape.members for shape in drawing.shapes] == [(node.id,) for node in graph.nodes]
     assert [wire.edges for wire in drawing.wires] == [(index,) for index in range(len(graph.edges))]
+
+
+def stack(layers: int) -> Report:
+    """Linear, Tanh, Linear, Tanh, …: modules 0, 2, 4, … are alike, with 1, 3, 5, … between them."""
+    build = samples.Builder()
+    after = build.op("Sum")
+    for layer in reversed(range(layers)):
+        after = build.op("Tanh", after, module=f"{2 * layer + 1}")
+        after = build.op("Addmm", after, module=f"{2 * layer}")
+        for name in ("weight", "bias"):
+            build.leaf(f"{2 * layer}.{name}", after, module=f"{2 * layer}", shape=(6,))
+    return samples.filled(build.graph(), samples.wave)
+
+
+@pytest.mark.parametrize("layers", [28, 40, 60, 200])
+def test_layers_with_others_between_them_make_no_star(layers: int) -> None:
+    """Drawn once, they would send to every one between them and take from it again."""
+    for drawing in fold.ladder(stack(layers)):
+        ahead = replace(drawing, wires=tuple(wire for wire in drawing.wires if not wire.again))
+        assert not tangled(ahead, range(len(ahead.shapes)))
+
+
+def test_blocks_with_such_layers_inside_are_still_drawn_once() -> None:
+    build = samples.Builder()
+    after = build.op("Sum")
+    for block in reversed(range(30)):
+        for layer in (2, 1, 0):
+            after = build.op("Tanh", after, module=f"blocks.{block}.mlp.{2 * layer + 1}")
+            after = build.op("Addmm", after, module=f"blocks.{block}.mlp.{2 * layer}")
+            build.leaf(
+                f"blocks.{block}.mlp.{2 * layer}.weight", after, module=f"blocks.{block}.mlp.{2 * layer}"
+            )
+            build.leaf(
+                f"blocks.{block}.mlp.{2 * layer}.bias", after, module=f"blocks.{block}.mlp.{2 * layer}"
+            )
+    drawing = fold.draw(samples.filled(build.graph(), samples.wave))
+    assert [said for said in drawing.folded if "drawn once" in said] == ["blocks.0–29 ×30 drawn once"]
+    assert [shape.label for shape in drawing.shapes].count("Tanh") == 3
+
+
+@pytest.mark.parametrize("steps", range(10, 40, 5))
+def test_steps_are_one_however_many(steps: int) -> None:
+    """Below and above the size at which parameters go inside their operation."""
+    drawing = fold.draw(samples.lstm(steps, 1))
+    assert f"×{steps} calls drawn once" in " ".join(drawing.folded)
+    assert max(shape.times for shape in drawing.shapes) == steps
+    assert len(drawing.shapes) < 30
+    assert len({(shape.module, shape.call) for shape in drawing.shapes if shape.module}) < 4
+
+
+def test_what_counts_is_how_much_is_drawn() -> None:
+    """Many reshapes do not hide the parameters of a graph that is small without them."""
+    build = samples.Builder()
+    after = build.op("Sum")
+    for number in range(24):
+        for name in ("View", "T", "Squeeze", "Unsqueeze", "Permute"):
+            after = build.op(name, after)
+        after = build.op("Mul", after)
+        build.leaf(f"w{number}", after, shape=(3,))
+    report = samples.filled(build.graph(), samples.wave)
+    assert len(report.graph.nodes) > 150
+    drawing = fold.draw(report)
+    assert [shape.kind for shape in drawing.shapes].count("parameter") == 24
+    assert "reshapes left out" in " ".join(drawing.folded)
