@@ -131,6 +131,33 @@ class Unlisted:
 
 
 @dataclass(frozen=True, slots=True)
+class Unstepped:
+    """An optimizer that never stepped, though ``zero_grad`` at `where` cleared gradients `cleared` times.
+
+    `name` is one of its parameters; `bare` a statement that names a ``step`` and does not call it.
+    """
+
+    where: Source
+    name: str
+    cleared: int
+    bare: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Parameter `name` got a gradient in `calls` backward calls or more, and no optimizer holds it.
+
+    `training`: its module is in training mode, or it has none. `replaced`: optimizers hold as many tensors,
+    of as many dimensions, that belong to no module and that no backward reached.
+    """
+
+    name: str
+    calls: int
+    training: bool
+    replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Growth:
     """The loss at `where` grew (`counts` of nodes), or `variable` keeps the graphs of `kept` calls."""
 
@@ -202,5 +229,7 @@ class Evidence:
     reused: Reused | None = None
     starved: tuple[Starved, ...] = ()
     unlisted: tuple[Unlisted, ...] = ()
+    unstepped: tuple[Unstepped, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     growth: Growth | None = None
     reads: tuple[tuple[Source, str], ...] = ()

@@ -29,6 +29,7 @@ from explorer.evidence import (
 )
 from explorer.facts import Known, facts_of, of_run, remember, remember_modules, remember_steps, source_of
 from explorer.graph import Graph, Node, Source
+from explorer.idle import LeftOuts, unstepped
 from explorer.names import Names
 from explorer.places import line_of
 from explorer.report import Report
@@ -59,6 +60,7 @@ class Gatherer:
         self._collector = Collector()
         self.problems = self._collector.problems
         self._known = Known()
+        self._left_outs = LeftOuts()
         self._closed = False
         self._context: Observation | None = None
         self._calls = 0
@@ -90,6 +92,9 @@ class Gatherer:
             self._collector.after(call)
             try:
                 self._collector.look_at(self._known.parameters())
+                held = self._known.is_optimized
+                free = (one for one in self._known.parameters() if not held(one))
+                self._collector.idle.after_backward(free)
                 self._note_unreached()
             except Exception as error:  # noqa: BLE001 - the user's backward must not notice
                 self.problems.append(f"noting what is not reached failed: {type(error).__name__}: {error}")
@@ -121,11 +126,14 @@ class Gatherer:
         evidence = of_run(self._collector, self._known, context.runs_of if context else None)
         gone = tuple(fact for ref, fact in self._unreached.values() if ref() is None)
         self._note_unlisted(context)
+        self._note_left_outs(context)
         return replace(
             evidence,
             complete=complete and self._closed,
             parameters=(*evidence.parameters, *gone),
             unlisted=tuple(self._unlisted.values()),
+            unstepped=tuple(unstepped(self._collector, self._known)),
+            left_out=self._left_outs.facts(),
         )
 
     def _note_unreached(self) -> None:
@@ -140,6 +148,7 @@ class Gatherer:
         context = self._context
         self._remember(Names(), context)
         self._note_unlisted(context)
+        self._note_left_outs(context)
         if any(one.requires_grad and not self._collector.reached(one) for one in self._known.parameters()):
             for fact in facts_of(self._collector, self._known, context.runs_of if context else None):
                 if not fact.reached:
@@ -165,6 +174,11 @@ class Gatherer:
                 continue
             kind, above = type(module).__name__, type(owner).__name__
             self._unlisted[id(module)] = Unlisted(path, kind, above, len(own))
+
+    def _note_left_outs(self, context: Observation | None) -> None:
+        """Note parameters that get gradients and that no optimizer holds."""
+        unlisted = context.unlisted_modules() if context is not None else ()
+        self._left_outs.note(self._collector, self._known, [module for _, module, _ in unlisted])
 
     def _look(self, trace: Trace, names: Names, roots: Sequence[Any], context: Observation | None) -> Looked:
         live = trace.live

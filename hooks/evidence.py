@@ -27,6 +27,7 @@ from hooks.backward import BackwardCall
 from hooks.cuts import Cuts
 from hooks.handles import Handles
 from hooks.history import History
+from hooks.idle import Idle
 from hooks.steps import Steps
 from hooks.warned import NonLeafReads
 
@@ -37,6 +38,7 @@ class Collector:
     def __init__(self) -> None:
         self.steps = Steps()
         self.cuts = Cuts()
+        self.idle = Idle(self._only)
         self.history = History()
         self.reads = NonLeafReads()
         self.problems: list[str] = []
@@ -48,7 +50,7 @@ class Collector:
 
     def __enter__(self) -> Collector:
         try:
-            for part in (self.steps, self.cuts, self.reads):
+            for part in (self.steps, self.cuts, self.reads, self.idle):
                 part.attach(self._handles)
         except BaseException:
             self._handles.close()
@@ -63,12 +65,15 @@ class Collector:
             self._handles.close()
         if self.steps.problem:
             self.problems.append(self.steps.problem)
+        if self.idle.problem:
+            self.problems.append(self.idle.problem)
 
     def before(self, call: BackwardCall) -> None:
         """Look at gradients and the graph's size right before a backward call."""
         self.derived |= call.create_graph
         with self._guard("following gradients"):
             self.steps.before_backward()
+            self.idle.before_backward()
         with self._guard("following the graph's size"):
             self.history.before(call)
 
@@ -103,6 +108,13 @@ class Collector:
         """Whether some backward call reached `parameter`."""
         known = self._reached.get(id(parameter))
         return (known is not None and known() is parameter) or parameter.grad is not None
+
+    def _only(self, held: Iterable[torch.Tensor]) -> bool:
+        """Whether some leaves were reached, and all of them live and are among `held`."""
+        ids = {id(one) for one in held}
+        return bool(self._reached) and all(
+            (leaf := ref()) is not None and id(leaf) in ids for ref in self._reached.values()
+        )
 
     def was_reached(self, parameter: weakref.ref[torch.Tensor]) -> bool:
         """The same of a tensor that may be gone."""

@@ -101,10 +101,6 @@ class Steps:
             for p in _parameters(held)
         ]
 
-    def stepped_on(self, parameter: weakref.ref[torch.Tensor]) -> bool:
-        """Whether a step was taken by an optimizer that holds this parameter, which may be gone."""
-        return any(ref is parameter for ref, _, _ in self._changed.values())
-
     def step_that_changed(self, storage: int, since: int) -> tuple[torch.Tensor, Place | None] | None:
         """The parameter on `storage` that a step changed after its version `since`, and that step's line."""
         for ref, place, version in list(self._changed.values()):

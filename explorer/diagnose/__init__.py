@@ -21,6 +21,8 @@ from explorer.diagnose import stale_accumulation as stale_accumulation  # isort:
 from explorer.diagnose import step_without_gradient as step_without_gradient  # isort: skip
 from explorer.diagnose import unreached_parameter as unreached_parameter  # isort: skip
 from explorer.diagnose import unlisted_module as unlisted_module  # isort: skip
+from explorer.diagnose import step_never_called as step_never_called  # isort: skip
+from explorer.diagnose import unoptimized_parameter as unoptimized_parameter  # isort: skip
 from explorer.diagnose import backward_never_called as backward_never_called  # isort: skip
 from explorer.diagnose import half_underflow as half_underflow  # isort: skip
 from explorer.diagnose import double_softmax as double_softmax  # isort: skip

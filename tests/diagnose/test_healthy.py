@@ -344,6 +344,31 @@ def hessian_of_a_network() -> None:
     second(torch.randn(5, 3)).diagonal(dim1=1, dim2=2).sum(-1).pow(2).mean().backward()
 
 
+@healthy
+def steps_by_hand() -> None:
+    by_hand, held = nn.Linear(4, 4), nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(held.parameters(), lr=0.01)
+    for _ in range(5):
+        optimizer.zero_grad()
+        held(by_hand(torch.randn(8, 4))).pow(2).mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            for one in by_hand.parameters():
+                assert one.grad is not None
+                one -= 0.01 * one.grad
+
+
+@healthy
+def gradients_measured_by_a_function_of_autograd() -> None:
+    model, held = nn.Linear(4, 4), nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(held.parameters(), lr=0.01)
+    for _ in range(5):
+        torch.autograd.grad(model(torch.randn(8, 4)).sum(), list(model.parameters()))
+        optimizer.zero_grad()
+        held(torch.randn(8, 4)).pow(2).mean().backward()
+        optimizer.step()
+
+
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch.func's own, when imported
