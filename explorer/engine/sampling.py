@@ -6,9 +6,9 @@ Everything is deterministic: the seed comes from the node's number, never from t
 
 How much is looked at is bounded in reads, not in seconds: a clock would make another report of the same
 program on a busy machine, and a mistake found once might not be found again. A read (an element taken from
-memory and multiplied) takes 50 to 100 ns on a typical machine. So `compare.WORK`, what a sample of one gradient
-may read before no more elements are added, is about 1 ms; `DEAR`, where one element is a long sum, about 30 ms;
-`MOST_READS`, at which even the fewest elements are cut down, less than half a second.
+memory and multiplied) takes 50 to 100 ns on a typical machine. So `compare.WORK`, what a sample of one
+gradient may read before no more elements are added, is about 1 ms; `DEAR`, where one element is a long sum,
+about 30 ms; `MOST_READS`, at which even the fewest elements are cut down, less than half a second.
 """
 
 from __future__ import annotations

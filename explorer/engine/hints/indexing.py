@@ -24,10 +24,10 @@ from explorer.engine.hints.reading import (
     run_of,
     seen,
     through,
-    unravel,
 )
 from explorer.engine.memory import Box
 from explorer.engine.registry import Site, hinted
+from explorer.engine.rules.indexing import unravel
 
 Key = TypeVar("Key", bound=Hashable)
 

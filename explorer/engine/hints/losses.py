@@ -6,8 +6,9 @@ from typing import Any
 
 from explorer.engine.array import Array
 from explorer.engine.contract import Point
-from explorer.engine.hints.reading import READS, Hinted, known, read, seen, unravel
+from explorer.engine.hints.reading import READS, Hinted, known, read, seen
 from explorer.engine.registry import Site, hinted
+from explorer.engine.rules.indexing import unravel
 
 
 @hinted("NllLossBackward0", "NllLoss2DBackward0")

@@ -15,6 +15,7 @@ from explorer.engine.contract import Point
 from explorer.engine.elementwise import Missing
 from explorer.engine.memory import Box, Values
 from explorer.engine.rounding import ROUNDINGS
+from explorer.engine.rules.indexing import unravel
 from explorer.engine.run import Run
 from explorer.engine.sampling import stride
 
@@ -94,15 +95,6 @@ def known(*arrays: Any) -> bool:
     return all(
         isinstance(one, Array) and not isinstance(one, Missing) and one.numel and one.ndim for one in arrays
     )
-
-
-def unravel(flat: int, shape: Sequence[int]) -> Point:
-    """The index of a flat row-major place."""
-    point: list[int] = []
-    for size in reversed(shape):
-        flat, place = divmod(flat, size)
-        point.append(place)
-    return tuple(reversed(point))
 
 
 def onto(point: Sequence[int], shape: Sequence[int]) -> Point:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import compress
+from math import prod
 from typing import Any
 
 from explorer.engine.array import Array, broadcast_shapes
 from explorer.engine.contract import Point, linear
 from explorer.engine.elementwise import Full, Missing, index_along
 from explorer.engine.leaf import Leaf
-from explorer.engine.memory import Box
+from explorer.engine.memory import Box, Values
 from explorer.engine.registry import Site, vjp
 from explorer.engine.run import Run
 
@@ -110,14 +112,34 @@ def index_add(n: Site, g: Array) -> Vjp:
     return [g, rows if n.alpha == 1 else rows * n.alpha]
 
 
-def places_of(index: Array, run: Run) -> dict[int, list[int]]:
-    """For each value of a list of indices the flat places that hold it; made once per run."""
-    key = ("places", index)
-    found: dict[int, list[int]] | None = run.memo.get(key)
-    if found is None:
-        found = run.memo[key] = {}
-        for place, row in enumerate(index.eval(index.full_box, run)[0] if index.numel else []):
-            found.setdefault(row, []).append(place)
+def holders(index: Array, row: int, run: Run) -> list[int]:
+    """The flat places of a list of indices that hold `row`."""
+    return _holding(index, row, lambda: index.eval(index.full_box, run)[0] if index.numel else [], run)
+
+
+def _holding(key: object, wanted: int, numbers: Callable[[], Values], run: Run) -> list[int]:
+    """Where `wanted` stands among the numbers, which are read once per run.
+
+    A list of some length is turned round once. A very long one is searched as Python searches lists: of
+    such only few points are asked for, and turning it round takes seconds.
+    """
+    places: dict[int, list[int]] | None = run.memo.get(("places", key))
+    if places is not None:
+        return places.get(wanted, [])
+    values: Values | None = run.memo.get(("numbers", key))
+    if values is None:
+        values = numbers()
+        if len(values) <= TURNED:
+            places = run.memo["places", key] = {}
+            for place, row in enumerate(values):
+                places.setdefault(row, []).append(place)
+            return places.get(wanted, [])
+        run.memo["numbers", key] = values
+    run.work += len(values) // 4
+    found: list[int] = []
+    with suppress(ValueError):
+        while True:
+            found.append(values.index(wanted, found[-1] + 1 if found else 0))
     return found
 
 
@@ -130,7 +152,7 @@ def added_rows(shape: Sequence[int], dim: int, index: Array, source: Array) -> A
     dim %= len(shape)
 
     def terms(point: Point, run: Run) -> tuple[list[Point], None]:
-        rows = places_of(index, run).get(point[dim], ())
+        rows = holders(index, point[dim], run)
         return [(*point[:dim], k, *point[dim + 1 :]) for k in rows], None
 
     return linear(shape, source, terms)
@@ -150,6 +172,15 @@ def selected_rows(source: Array, dim: int, index: Array) -> Array:
         return [(*point[:dim], row, *point[dim + 1 :])], None
 
     return linear((*source.shape[:dim], flat.numel, *source.shape[dim + 1 :]), source, terms)
+
+
+def unravel(flat: int, shape: Sequence[int]) -> Point:
+    """The index of a flat row-major place."""
+    point: list[int] = []
+    for size in reversed(shape):
+        flat, place = divmod(flat, size)
+        point.append(place)
+    return tuple(reversed(point))
 
 
 # -------------------------------------------------------------------- embedding
@@ -199,29 +230,33 @@ class _Advanced:
         rest = [shape[axis] for axis in self.kept]
         return (*rest[: self.start], *self.shape, *rest[self.start :])
 
-    def inverse(self, shape: Sequence[int], run: Run) -> dict[Point, list[Point]]:
-        """For each tuple of indices the places in `self.shape` that hold it."""
-        key = ("inverse", self)
-        found: dict[Point, list[Point]] | None = run.memo.get(key)
-        if found is None:
-            found = run.memo[key] = {}
-            columns = [line.eval(line.full_box, run)[0] if line.numel else [] for line in self.lines]
-            sizes = [shape[axis] for axis in self.axes]
-            for place, row in zip(product(*map(range, self.shape)), zip(*columns, strict=True), strict=True):
-                wrapped = tuple(i % size for i, size in zip(row, sizes, strict=True))
-                found.setdefault(wrapped, []).append(place)
-        return found
+    def readers(self, point: Point, shape: Sequence[int], run: Run) -> list[Point]:
+        """The places in `self.shape` that read an element."""
+        sizes = [shape[axis] for axis in self.axes]
+        wanted = 0
+        for axis, size in zip(self.axes, sizes, strict=True):
+            wanted = wanted * size + point[axis]
+
+        def numbers() -> Values:
+            found: Values = [0] * prod(self.shape)
+            for line, size in zip(self.lines, sizes, strict=True):
+                values = line.eval(line.full_box, run)[0] if line.numel else []
+                found = [code * size + i % size for code, i in zip(found, values, strict=True)]
+            return found
+
+        return [unravel(place, self.shape) for place in _holding(self, wanted, numbers, run)]
 
 
 def _unmasked(index: Array) -> list[Array]:
     """An index array as it is; a boolean mask as one list of indices per axis it covers."""
     if getattr(index, "dtype", "") not in ("bool", "uint8"):
         return [index]
-    places = [
-        point for point, hit in zip(product(*map(range, index.shape)), index.values(), strict=True) if hit
-    ]
-    columns = list(zip(*places, strict=True)) if places else [()] * index.ndim
-    return [Leaf(list(column), (len(column),)) for column in columns]
+    places = list(compress(range(index.numel), index.values()))
+    columns = []
+    for size in reversed(index.shape):
+        columns.append([place % size for place in places])
+        places = [place // size for place in places]
+    return [Leaf(column, (len(column),)) for column in reversed(columns)]
 
 
 def advanced_sum(shape: Sequence[int], indices: Sequence[Any], g: Array) -> Array:
@@ -230,7 +265,7 @@ def advanced_sum(shape: Sequence[int], indices: Sequence[Any], g: Array) -> Arra
     start, width = plan.start, len(plan.shape)
 
     def terms(point: Point, run: Run) -> tuple[list[Point], None]:
-        hits = plan.inverse(shape, run).get(tuple(point[axis] for axis in plan.axes), ())
+        hits = plan.readers(point, shape, run)
         rest = tuple(point[axis] for axis in plan.kept)
         return [(*rest[:start], *hit, *rest[start:]) for hit in hits], None
 

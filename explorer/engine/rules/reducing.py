@@ -14,7 +14,7 @@ from explorer.engine.elementwise import Full, Missing
 from explorer.engine.leaf import Leaf
 from explorer.engine.memory import Values
 from explorer.engine.registry import Site, vjp
-from explorer.engine.rules.indexing import gathered, places_of, scattered, scattered_to
+from explorer.engine.rules.indexing import gathered, holders, scattered, scattered_to
 from explorer.engine.run import Run
 
 Vjp = list[Array | None]
@@ -177,7 +177,7 @@ def embedding_bag(n: Site, g: Array, *_: Array | None) -> Vjp:
     weights = n.per_sample_weights
 
     def terms(point: Point, run: Run) -> tuple[list[Point], list[float]]:
-        mine = places_of(index, run).get(point[0], []) if point[0] != n.padding_idx else []
+        mine = holders(index, point[0], run) if point[0] != n.padding_idx else []
         given = [1.0] * len(mine) if weights is None else weights.at([mine], len(mine), run)[0]
         times = len(mine) if n.scale_grad_by_freq else 1
         at = list(map(bags.of, mine))
