@@ -54,6 +54,9 @@ NODES, SAMPLE, STRETCH = 5_000, 2_000, 250
 POINTS, MORE = 6, 32
 """Elements of one output computed again, in a sample and in full."""
 
+SMALL = 2_000
+"""Outputs that take no more reads are computed again whole."""
+
 WORK, MUCH = 1_500_000, 20_000_000
 """Reads for all of one graph, in a sample and in full."""
 
@@ -166,6 +169,8 @@ def _judge(one: _Equation, count: int) -> int:
     if kept is None or computed is None or not kept.numel or computed.is_complex:
         return 0
     shape = kept.shape
+    if kept.numel * one.computed.cost <= SMALL:
+        count = max(count, kept.numel)
     points = plan(shape, one.node, count)
     middle = points[len(points) // 2]
     run = Run(rounding)

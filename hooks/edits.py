@@ -40,14 +40,13 @@ How = Literal["data", "assigned", "detach"]
 class Hold(NamedTuple):
     """One taking hold of memory, by the instruction `at`, on the user's line `place`.
 
-    `number` is that of the node made next, `made` that of the tensor's own.
+    `number` is that of the node made next.
     """
 
     number: int
     how: How
     at: Place
     place: Place | None
-    made: int | None
 
 
 class Edits:
@@ -74,19 +73,21 @@ class Edits:
         # Numbers are per thread: what another thread does may have come after everything.
         ours = threading.get_ident() == self._thread
         number = int(torch._C._autograd._get_sequence_nr()) if ours else LAST
-        made: int | None = None
+        made: list[int] = []
         if ours and tensor.requires_grad and kind_of(frame.f_code.co_filename) != TORCH:
-            node: Any = tensor.grad_fn
-            made = None if node is None else int(node._sequence_nr())
-        hold = Hold(number, how, Place(frame.f_code, frame.f_lasti), user_place(frame), made)
+            # What is seen through a view is its base's memory.
+            owners = (tensor, tensor._base) if tensor._is_view() else (tensor,)
+            nodes: list[Any] = [None if one is None else one.grad_fn for one in owners]
+            made = [int(node._sequence_nr()) for node in nodes if node is not None]
+        hold = Hold(number, how, Place(frame.f_code, frame.f_lasti), user_place(frame))
         if len(self._by_storage) >= MOST or len(self._by_node) >= MOST:
             self._by_storage.clear()
             self._by_node.clear()
             self._versions.clear()
             self.since = max(self.since, number)
         _add(self._by_storage, storage, hold)
-        if made is not None:
-            _add(self._by_node, made, hold)
+        for one in made:
+            _add(self._by_node, one, hold)
 
     def on(self, storage: int) -> tuple[Hold, ...]:
         """What is noted of a storage, the earliest first, without what only reads."""
