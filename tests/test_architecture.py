@@ -111,6 +111,7 @@ def test_renderers_read_plain_data(path: Path) -> None:
     allowed = (
         "explorer.render",
         "explorer.across",  # plain data of several ranks
+        "explorer.comparison",
         "explorer.graph",
         "explorer.report",
         "explorer.errors",

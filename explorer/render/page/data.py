@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Protocol
 
+from explorer.comparison import agrees
 from explorer.graph import Node, Saved, Source, TensorSpec
 from explorer.narrative import captions
 from explorer.render import circuit, signs, theme, words
@@ -21,7 +22,7 @@ from explorer.render.marks import scale
 from explorer.render.page.excerpts import excerpts
 from explorer.render.page.views import LARGE, View
 from explorer.render.simplify import kept
-from explorer.report import Finding, GradientRecord, Number, Report, Session, Verdict
+from explorer.report import Finding, GradientRecord, Number, Quotients, Report, Row, Session, Verdict
 
 Object = dict[str, Any]
 NAME = 200
@@ -132,8 +133,28 @@ def _report(report: Report, views: Sequence[View], local: Locals, strings: _Stri
         },
         "steps": _steps(report, strings, TOLD // reports),
         "findings": [_finding(finding, strings) for finding in report.findings],
+        "ways": _ways(report.quotients, strings),
         "views": [_view(view, strings, partly) for view in views],
     }
+
+
+def _ways(quotients: Quotients | None, strings: _Strings) -> Object | None:
+    """Some gradients by hand, PyTorch, engine and difference quotient; None where that was not asked for."""
+    if quotients is None:
+        return None
+    return {
+        "rows": [_way(row, strings) for row in quotients.rows],
+        "notes": [words.clean(note, SAID) for note in quotients.notes],
+        "problem": words.clean(quotients.problem, SAID),
+    }
+
+
+def _way(row: Row, strings: _Strings) -> list[Any]:
+    """Name, the four numbers, and 1 where those that are known agree, 0 where not, None for less than two."""
+    numbers = (row.by_hand, row.pytorch, row.engine, row.numeric)
+    known = sum(number is not None for number in numbers)
+    verdict = None if known < 2 else int(agrees(row))
+    return [strings.number(row.name), *map(_number, numbers), verdict]
 
 
 def _steps(report: Report, strings: _Strings, room: int) -> dict[str, list[int]]:

@@ -27,6 +27,7 @@ function showOverview() {
       : make("p", {class: "under"}, report.looked.length ? `nothing: ${report.looked.length === 1 ? "one kind was" : `${report.looked.length} kinds were`} looked for` : "nothing was looked for")),
     section("Gradient flow by layer", flow(report)),
     section("Independent check", make("p", {class: "under"}, report.check)),
+    section("Gradients four ways", fourWays(report)),
     section("This drawing", stage.view.folded.map((line) => make("p", {class: "under"}, line)), stage.view.note ? make("p", {class: "under"}, stage.view.note) : null,
       stage.view.folded.length ? null : make("p", {class: "under"}, "arrows follow the forward pass; the gradient goes against them")),
     report.problems.length ? section("Not explored", report.problems.map((problem) => make("p", {class: "under"}, theirs(problem)))) : null,
@@ -36,6 +37,33 @@ function showOverview() {
 function flow(report) {
   const plot = flowPlot(report, (node) => choose(node));
   return plot ? [...plot, make("p", {class: "under", style: "font-size:12px"}, "gradient RMS, one dot a parameter, logarithmic; layers in forward order")] : null;
+}
+
+const WAYS = ["by hand", "PyTorch", "engine", "numeric"];
+
+/** The leaf that a row of the comparison is an element of: "w[0, 1]" is one of w's, "leaf7" is node 7. */
+function leafOf(report, name) {
+  const named = name.replace(/\[[\d, ]*\]$/, "");
+  return report.nodes.find((node) => node.kind === "leaf" && (node.label === named || `leaf${node.id}` === named));
+}
+
+/** The gradients known in several ways side by side, of every leaf or of one; null where that was not asked for. */
+function fourWays(report, leaf = null) {
+  if (!report.ways) return null;
+  const {rows, notes, problem} = report.ways, known = rows.map(([name, ...cells]) => ({name: text(name), numbers: cells.slice(0, 4), agree: cells[4]}))
+    .map((row) => ({...row, leaf: leafOf(report, row.name)})).filter((row) => !leaf || row.leaf === leaf);
+  const shown = WAYS.map((name, way) => ({name, way})).filter(({way}) => known.some(({numbers}) => numbers[way] !== null));
+  const compared = known.filter(({agree}) => agree !== null), alike = compared.filter(({agree}) => agree);
+  const line = ({name, numbers, agree, leaf: node}) => make("tr", {},
+    make("th", {scope: "row"}, node && !leaf ? make("button", {type: "button", class: "plain", onclick: () => choose(node.id)}, theirs(name)) : theirs(name)),
+    shown.map(({way}) => make("td", {}, numbers[way] === null ? "–" : exact(numbers[way]))),
+    make("td", {class: agree === 0 ? "differs" : null}, agree === null ? "" : agree ? "agree" : "DIFFER"));
+  return [problem ? make("p", {class: "under"}, `no numeric gradients: ${problem}`) : null,
+    known.length ? make("div", {class: "wide", tabindex: "0", role: "region", "aria-label": "Gradients four ways, table"}, make("table", {class: "ways"},
+      make("thead", {}, make("tr", {}, make("th", {scope: "col"}, "element"), shown.map(({name}) => make("th", {scope: "col"}, name)), make("th", {scope: "col"}, "verdict"))),
+      make("tbody", {}, known.map(line)))) : null,
+    compared.length && !leaf ? make("p", {class: "under"}, `${count(alike.length)} of ${count(compared.length)} agree`) : null,
+    leaf ? null : notes.map((note) => make("p", {class: "under"}, note))];
 }
 
 const SWATCHES = {

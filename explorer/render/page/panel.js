@@ -29,7 +29,7 @@ function showNode(id) {
     badges(report, node), tools(report, node), findingsOf(report, node), gradientOf(report, node), flowOf(report, node),
     forwardOf(node), sourceBlock(node.source),
     section("Formula in torch", node.formula.length ? rows(node.formula.map(([name, said]) => [name, make("code", {}, said)])) : null),
-    savedOf(report, node), verdictOf(node), neighbours(report, node), otherwise(report, node));
+    savedOf(report, node), verdictOf(node), node.kind === "leaf" ? section("Gradients four ways", fourWays(report, node)) : null, neighbours(report, node), otherwise(report, node));
 }
 
 function badges(report, node) {
