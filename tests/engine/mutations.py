@@ -126,6 +126,30 @@ def dropout(n: int) -> Tensor:
     return (x * ((torch.rand(n, 24) > 0.3) / 0.7)).square().sum()
 
 
+def ignoring(n: int) -> Tensor:
+    target = torch.randint(20, 300, (n,))
+    target[n // 3] = target[n // 2] = 7
+    return F.nll_loss(torch.randn(n, 300).requires_grad_() * 2, target, ignore_index=7).square()
+
+
+def causal(n: int) -> Tensor:
+    n //= 4
+    scores = torch.randn(n, n).requires_grad_() + torch.full((n, n), -torch.inf).triu(1)
+    return scores.softmax(-1).square().sum()
+
+
+def overwriting(n: int) -> Tensor:
+    """Three of `n` rows are written, one of them twice."""
+    index = torch.tensor([n // 3, n // 5, n // 3])
+    return torch.randn(n, 24).requires_grad_().index_select(0, index).square().sum()
+
+
+def padded(n: int) -> Tensor:
+    """A vocabulary of as many words as `n`, of which a sentence uses seven; the sixth is padding."""
+    words = torch.tensor([n - 2, 7, 3, 7, n // 2, 5, 9])
+    return F.embedding(words, torch.randn(n, 24).requires_grad_(), padding_idx=5).square().sum()
+
+
 # -------------------------------------------------------------------- what goes wrong
 
 
@@ -193,6 +217,42 @@ def _last_write_rule(rule: Rule, n: Site, g: Array) -> Sequence[Any]:
     return [
         linear(n.shape(0), g, lambda p, run: ([(last[p[0]], p[1])] if p[0] in last else [], None)),
     ]
+
+
+def _last_row_write(one: Sent) -> Tensor:
+    wrong = torch.zeros_like(one.sent)
+    for row, gradient in zip(one.node._saved_index.tolist(), one.received, strict=True):
+        wrong[row] = gradient
+    return wrong
+
+
+def _last_row_write_rule(rule: Rule, n: Site, g: Array) -> Sequence[Any]:
+    last = {row: place for place, row in enumerate(n.index.values())}
+    return [linear(n.shape(0), g, lambda p, run: ([(last[p[0]], p[1])] if p[0] in last else [], None))]
+
+
+def _stale_ignore(one: Sent) -> Tensor:
+    wrong, target = one.sent.clone(), one.node._saved_target
+    wrong[target == 7, 7] = wrong.abs().max()
+    return wrong
+
+
+def _above_the_diagonal(one: Sent) -> Tensor:
+    wrong = one.sent.clone()
+    wrong.diagonal(1)[:] = 0.01
+    return wrong
+
+
+def _above_the_diagonal_rule(rule: Rule, n: Site, g: Array) -> Sequence[Any]:
+    (dx,) = rule(n, g)
+    above = (index_along(dx.shape, 1) - index_along(dx.shape, 0)).eq(1)
+    return [(dx + 0.01).where(above, dx)]
+
+
+def _not_padding(one: Sent) -> Tensor:
+    wrong = one.sent.clone()
+    wrong[5] = one.received[5]
+    return wrong
 
 
 def _first_of_ties(one: Sent) -> Tensor:
@@ -280,4 +340,16 @@ MUTATIONS = [
         "wrong dropout mask", dropout, "MulBackward0", lambda s: s.received * s.node._saved_other.roll(1, 0),
         with_saved(other=lambda mask: rolled(mask, 0, 1)),
     ),
+    Mutation("stale ignore_index", ignoring, "NllLossBackward0", _stale_ignore, with_saved(ignore_index=lambda _: -100)),
+    Mutation(
+        "wrong ignore_index", ignoring, "NllLossBackward0",
+        lambda s: s.sent * (s.node._saved_target != s.node._saved_target.max()).unsqueeze(1),
+        with_saved(target=lambda t: t.minimum(t.amax(0, keepdim=True) - 1)),
+    ),
+    Mutation("mask off by one", causal, "SoftmaxBackward0", _above_the_diagonal, _above_the_diagonal_rule),
+    Mutation("last row write wins", overwriting, "IndexSelectBackward0", _last_row_write, _last_row_write_rule),
+    Mutation("unused row not zero", padded, "EmbeddingBackward0", lambda s: s.sent.index_fill(0, torch.tensor([8]), 0.01), of_first(
+        lambda d: (d + 0.01).where(index_along(d.shape, 0).eq(8), d)
+    )),
+    Mutation("padding row not zero", padded, "EmbeddingBackward0", _not_padding, with_saved(padding_idx=lambda _: -1)),
 ]  # fmt: skip
