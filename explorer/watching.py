@@ -37,6 +37,7 @@ from hooks.faults import Faults
 from hooks.forward import Observation, observe_forward
 from hooks.handles import Handles
 from hooks.registered import observe_hooks
+from hooks.values import any_kept
 
 
 class Watch:
@@ -288,7 +289,7 @@ class Watch:
             names,
             self.check,
             context=placed(context, names) if context else None,
-            value_of=context.value_of if context else None,
+            value_of=context.value_of if context and any_kept() else None,
             inputs=inputs,
             own=own,
             progress=self._progress,

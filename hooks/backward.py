@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -97,6 +97,13 @@ def watch_backward(around: Around, faults: Faults | None = None) -> Iterator[Non
             yield
         finally:
             open_ = False
+            # Who patched over `watched` meanwhile may keep it, but not what we were called by.
+            around = _nothing
+
+
+def _nothing(call: BackwardCall) -> AbstractContextManager[object]:
+    """What goes around a backward call that nobody watches any more."""
+    return nullcontext()
 
 
 def user_frame(frame: FrameType | None) -> FrameType | None:

@@ -103,6 +103,11 @@ class _Known:
         self.given: int | None = None
         self.epoch = self.count = self.grad = self.no_grad = 0
 
+    def close(self) -> None:
+        """Let go of the calls' records: a record knows its call, and without the way back both go at once."""
+        for call in self.calls.values():
+            call.records = {}
+
 
 class ModuleCalls:
     """The modules in flight in each thread, their paths, and how often each ran."""
@@ -162,6 +167,9 @@ class ModuleCalls:
 
     def _retire(self) -> None:
         self._gone = True
+        for known in list(self._known.values()):
+            known.close()
+        self.outside.records = {}
 
     def _before(self, module: nn.Module, inputs: object) -> None:
         if torch.compiler.is_compiling():
@@ -246,11 +254,14 @@ class ModuleCalls:
 
     def _learn(self, module: nn.Module) -> _Known:
         key = id(module)  # safe as a key: the entry goes when the module does, and `ref` is compared
+        owner = weakref.ref(self)
 
         def forget(gone: weakref.ref[nn.Module]) -> None:
-            known = self._known.get(key)
-            if known is not None and known.ref is gone:
-                del self._known[key]
+            mine = owner()
+            known = mine._known.get(key) if mine is not None else None
+            if mine is not None and known is not None and known.ref is gone:
+                del mine._known[key]
+                known.close()
 
         with self._lock:
             known = self._known.get(key)

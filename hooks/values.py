@@ -22,6 +22,7 @@ VALUES_KEY = "explorer.values"
 SMALL = 64
 _CREDIT = 12
 _MOST = 20_000
+_ever = [False]
 _OLD_LOOKS = 8
 
 Number = float | complex
@@ -89,6 +90,7 @@ class YoungValues:
             slots[tensor.output_nr] = tensor.tolist()
         except RuntimeError:  # a fake or functional tensor has no memory to read
             return False
+        _ever[0] = True
         return True
 
     def _youngest(self) -> list[Any]:
@@ -119,6 +121,11 @@ def _may_be_a_leaf_view(tensor: torch.Tensor, apart: bool) -> bool:
     if not apart and base.is_leaf:  # a base is no view: it has no such lock
         return True
     return _creation(tensor) in _WITHOUT_GRAD
+
+
+def any_kept() -> bool:
+    """Whether a result's values were ever kept: until then no node need be asked for them."""
+    return _ever[0]
 
 
 def value_of(node: Any, slot: int) -> tuple[Number, ...] | None:

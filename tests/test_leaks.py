@@ -106,6 +106,38 @@ def test_nothing_accumulates(run: Callable[[], None], rounds: int) -> None:
     assert resident() - memory < 12 * 2**20
 
 
+def closed() -> None:
+    with explorer.watch(check="off"):
+        small_loss().backward()
+
+
+def cycles_of(run: Callable[[], object]) -> int:
+    """How many objects `run` leaves to the garbage collector."""
+    run()
+    gc.collect()
+    gc.disable()
+    try:
+        run()
+        return gc.collect()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("run", [closed, failed_outside], ids=lambda run: run.__name__)
+def test_a_watch_goes_without_the_garbage_collector(run: Callable[[], None]) -> None:
+    # A full collection takes longer than many steps, and comes the sooner the more is left to it.
+    assert cycles_of(run) == 0
+
+
+def test_a_cycle_would_be_noticed() -> None:
+    def planted() -> None:
+        with explorer.watch(check="off") as watch:
+            small_loss().backward()
+        watch.mine = watch  # type: ignore[attr-defined] # planted
+
+    assert cycles_of(planted) > 100
+
+
 def bound() -> dict[str, object]:
     """Everything that could be patched: attributes of torch's modules and classes, and of `warnings`."""
     owners: dict[str, Any] = {

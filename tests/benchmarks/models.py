@@ -38,11 +38,11 @@ def encoder() -> tuple[nn.Module, Tensor]:
 
 
 def grown(step: Callable[[Tensor], object], inputs: Tensor, least: float = LEAST) -> Tensor:
-    """`inputs`, their batch doubled until the quickest of three steps takes `least` seconds."""
+    """`inputs`, their batch doubled until the quickest of seven steps takes `least` seconds."""
     for _ in range(DOUBLINGS):
         step(inputs)
         times = []
-        for _ in range(3):
+        for _ in range(7):
             began = perf_counter()
             step(inputs)
             times.append(perf_counter() - began)
