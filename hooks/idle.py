@@ -116,7 +116,9 @@ class Idle:
     def kept(self) -> list[Kept]:
         """The followed parameters that nobody changed, whose gradient came in `GIVEN_UP` calls or more."""
         return [
-            one for one in self._kept.values() if one.calls >= GIVEN_UP and not one.held and one.unchanged
+            one
+            for one in list(self._kept.values())
+            if one.calls >= GIVEN_UP and not one.held and one.unchanged
         ]
 
     def before_backward(self) -> None:
