@@ -78,6 +78,7 @@ class _Equation:
     root: bool = False
     result: bool = False  # the node's own formula uses the output
     signs: bool = False  # nobody uses more of the output than its sign
+    flips: bool = False  # and that differs
     failed: tuple[tuple[int, ...], float, float] | None = None
     holds: bool = False
 
@@ -182,7 +183,7 @@ def _judge(one: _Equation, count: int) -> int:
     side = one.computed
     if side.array is not None:
         one.failed, finite = _one_by_one(one, side.array, kept, points, rounding, run)
-        one.holds = finite and one.failed is None and not one.signs
+        one.holds = finite and one.failed is None
     if not one.holds and side.bare is not None:
         one.failed = _in_pairs(side, kept, points, rounding, run)
     elif side.assumed:
@@ -219,11 +220,10 @@ def _one_by_one(
         if not (isfinite(value) and isfinite(have) and isfinite(error)):
             finite = False
             continue
-        if one.signs and (value > 0) == (have > 0):
-            continue
         share = abs(value - have) / (2 * error) if error else 0.0
         if share > most and not _excused(computed, point, abs(value - have), rounding):
             worst, most = (point, have, value), share
+            one.flips |= (value > 0) != (have > 0)
     if worst and finite and not one.result and not on_a_grid(values):
         more = plan(kept.shape, len(points), MORE)
         at = list(zip(*more, strict=True)) if kept.shape else []
@@ -352,14 +352,21 @@ def _accused(
             continue  # the loss itself
         if one.root and not known:  # it may have been edited, which is as likely as a constant
             suspects = {place for place in suspects if not isinstance(place[1], str)}
-        if not suspects and not one.result:
+        free = one.signs and not one.flips and one.place not in held  # so is an edit of the output
+        if not suspects and (free or not one.result):
+            continue
+        if free and known and hands.may_have_changed(one.place) and not hands.after(suspects):
             continue
         if known and any(map(hands.may_have_changed, harmless)) and not hands.after({*suspects, one.place}):
             continue
         replaced = hands.replaced(one.node)
         meant = replaced or (not one.root and (not suspects or one.place not in held))
         meant = meant or (not known and _perhaps_replaced(graph, one, hands))
-        if harmless and not known and not (one.result and any(one.place in other for other in implicated)):
+        if (
+            (harmless or free)
+            and not known
+            and not (one.result and any(one.place in other for other in implicated))
+        ):
             meant = True
         if one.place not in held and not one.root:
             suspects.add(one.place)

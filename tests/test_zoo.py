@@ -66,6 +66,7 @@ def _of_report(report: Report) -> Tally:
             unchecked[node.name] += 1
         if verdict.status in ("mismatch", "nan-mismatch", "overflow"):
             bad.append(f"{node.name}: {verdict.status}: {verdict.reason}")
+    bad += [one.message for one in report.findings if one.code == "saved-value-changed"]
     return Tally(1, statuses, unchecked, (*bad, *report.problems))
 
 
