@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from explorer.engine.array import Array
 from explorer.engine.elementwise import COMPLEX, Full, Missing, apply
+from explorer.engine.rounding import ROUNDINGS
 from explorer.errors import RuleError, ShapeError
 from explorer.graph import TensorSpec
 
@@ -195,28 +196,38 @@ def apply_rule(rule: Rule, n: Site, gradients: Gradients) -> list[Array | None]:
     if len(found) < len(n.inputs):
         raise RuleError(f"the rule of {n.name} gave {len(found)} gradients for {len(n.inputs)} inputs")
     return [
-        None if spec is None or one is None else fitted(one, spec, n.name, slot)
+        None if spec is None or one is None else fitted(one, spec, n, slot)
         for slot, (one, spec) in enumerate(zip(found, n.inputs, strict=False))
     ]
 
 
-def fitted(gradient: Array, spec: TensorSpec, name: str, slot: int) -> Array:
+def fitted(gradient: Array, spec: TensorSpec, n: Site, slot: int) -> Array:
     """`gradient` in the shape and realness of the input it is for, as torch's engine makes it."""
     if isinstance(gradient, Missing):
         return gradient
     if not isinstance(gradient, Array):
-        raise RuleError(f"the rule of {name} gave a {type(gradient).__name__} for input {slot}")
+        raise RuleError(f"the rule of {n.name} gave a {type(gradient).__name__} for input {slot}")
     if gradient.shape != spec.shape:
         outer = gradient.ndim - len(spec.shape)
         pairs = zip(gradient.shape[max(outer, 0) :], spec.shape, strict=False)
         if outer < 0 or any(have != want and want != 1 for have, want in pairs):
             raise RuleError(
-                f"the rule of {name} gave shape {gradient.shape} for input {slot} of shape {spec.shape}"
+                f"the rule of {n.name} gave shape {gradient.shape} for input {slot} of shape {spec.shape}"
             )
         gradient = gradient.sum_to(spec.shape)
+    if _narrows(n, spec.dtype):
+        gradient = gradient * 1.0  # torch's engine casts it: rounded once more
     if gradient.is_complex and not spec.dtype.startswith("complex"):
         gradient = gradient.real
     return gradient
+
+
+def _narrows(n: Site, dtype: str) -> bool:
+    """Whether `dtype` holds numbers less finely than every output of the node (a rule computes in theirs)."""
+    own = [spec.dtype for spec in n.outputs if spec is not None]
+    if dtype in own or dtype not in ROUNDINGS:
+        return False
+    return all(name in ROUNDINGS and ROUNDINGS[name].u < ROUNDINGS[dtype].u for name in own)
 
 
 def zeros(spec: TensorSpec) -> Array:

@@ -117,6 +117,47 @@ def test_odd_shapes_and_values(name: str) -> None:
     assert statuses(ODD[name], [0.5, -INF if name == "lgamma" else 0.7, 2.0], torch.float64) == {"match"}
 
 
+def _mixed(function: Callable[..., torch.Tensor], *dtypes: torch.dtype) -> set[str]:
+    torch.manual_seed(0)
+    inputs = [torch.randn(7, dtype=dtype, requires_grad=True) for dtype in dtypes]
+    return {verdict.status for _, verdict in check_outputs([function(*inputs)])}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a, b: torch.maximum(a, b),
+        lambda a, b: torch.where(a > 0, a, b),
+        lambda a, b: torch.fmax(b, a),
+        lambda a, b: torch.cat([a, b]),
+        lambda a, b: torch.stack([b, a]),
+        lambda a, b: a + b[:1],
+    ],
+)
+def test_a_gradient_cast_to_a_coarser_dtype_is_rounded_once_more(function: Any) -> None:
+    assert _mixed(function, torch.float16, torch.float32) == {"match"}
+    assert _mixed(function, torch.float32, torch.float64) == {"match"}
+
+
+def test_a_cumulative_sum_in_another_dtype() -> None:
+    """Torch casts its gradient first, and adds up in float16: that is told, and is no mismatch."""
+    found = _mixed(lambda a: a.cumsum(0, dtype=torch.float32), torch.float16)
+    assert not found & {"mismatch", "unchecked"}
+
+
+@pytest.mark.parametrize("name", ["elu", "celu", "selu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_activations_in_place(name: str, dtype: torch.dtype) -> None:
+    options = {"elu": {"alpha": 0.7}, "celu": {"alpha": 0.7}, "selu": {}}[name]
+    function = partial(getattr(F, name), inplace=True, **options)
+    assert statuses(lambda x: function(x * 1), [-9.0, -0.5, 0.0, 0.5, 3.0], dtype) == {"match"}
+
+
+@pytest.mark.filterwarnings("ignore:var")  # torch's own: degrees of freedom
+def test_fewer_elements_than_a_variance_takes_away() -> None:
+    assert statuses(lambda x: x.var(correction=5), [1.0, 2.0, 4.0], torch.float64) == {"match"}
+
+
 def test_celu_in_double_precision() -> None:
     """Torch rounds alpha to float32 whatever the dtype: 2e-6 off at x = -100."""
     assert statuses(lambda x: F.celu(x, 0.7), [-100.0, -20.0, 0.5], torch.float64) == {"match"}

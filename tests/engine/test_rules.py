@@ -119,6 +119,8 @@ def _engine_gradients(result: torch.Tensor, tensors: list[torch.Tensor]) -> list
 
 SINGLE = {
     "Col2ImBackward0": lambda x: functional.fold(x, (4, 5), (2, 2), stride=1),
+    "CeluBackward1": lambda x: functional.celu_(x * 1.0, 0.7),
+    "EluBackward1": lambda x: functional.elu_(x * 1.0, 0.7),
     "LeakyReluBackward1": lambda x: functional.leaky_relu_(x * 1.0, 0.1),
     "NativeDropoutBackward0": lambda x: torch.native_dropout(x, 0.3, True)[0],
 }

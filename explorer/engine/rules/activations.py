@@ -52,6 +52,25 @@ def celu(n: Site, g: Array) -> Vjp:
     return [unless_nan(g.where(n.self > 0, g * (n.alpha * slope) * (n.self * slope).exp()), n.self)]
 
 
+@vjp("EluBackward1")
+def elu_in_place(n: Site, g: Array) -> Vjp:
+    """y as for `elu`, which x is overwritten by:  dx = y > 0 ? s g : g β (y + α s).
+
+    Far below 0 the sum cancels, and it matters that torch has rounded α s.
+    """
+    y, scale, slope = n.result, n.scale, n.input_scale
+    low = limit(n, limit(n, n.alpha, accumulated=True) * limit(n, scale, accumulated=True), accumulated=True)
+    return [unless_nan((g * scale).where(y > 0, g * slope * (y + low)), y)]
+
+
+@vjp("CeluBackward1")
+def celu_in_place(n: Site, g: Array) -> Vjp:
+    """y as for `celu`, which x is overwritten by:  dx = y > 0 ? g : g (y + α)/α, α rounded as there."""
+    slope = 1 / stored(n.alpha, "float32")
+    low = limit(n, n.alpha, accumulated=True)
+    return [unless_nan(g.where(n.result > 0, g * slope * (n.result + low)), n.result)]
+
+
 @vjp("GeluBackward0")
 def gelu(n: Site, g: Array) -> Vjp:
     """y = x Φ(x):  dx = g (Φ(x) + x φ(x)).

@@ -199,15 +199,15 @@ def clamp_max_tensor(n: Site, g: Array) -> Vjp:
 @vjp("MaximumBackward0")
 def maximum(n: Site, g: Array) -> Vjp:
     """y = max(a, b):  g to the larger one, half to each where they are equal; to both where one is nan."""
-    shared = (g / 2).where(n.self.eq(n.other), g)
-    return [shared.where(~(n.self < n.other)), shared.where(~(n.self > n.other))]
+    half = (g / 2).where(n.self.eq(n.other))
+    return [g.where(~(n.self <= n.other)) + half, g.where(~(n.self >= n.other)) + half]
 
 
 @vjp("MinimumBackward0")
 def minimum(n: Site, g: Array) -> Vjp:
     """y = min(a, b):  g to the smaller one, half to each where they are equal; to both where one is nan."""
-    shared = (g / 2).where(n.self.eq(n.other), g)
-    return [shared.where(~(n.self > n.other)), shared.where(~(n.self < n.other))]
+    half = (g / 2).where(n.self.eq(n.other))
+    return [g.where(~(n.self >= n.other)) + half, g.where(~(n.self <= n.other)) + half]
 
 
 # -------------------------------------------------------------------- what several rules need
@@ -229,9 +229,9 @@ def scaled(g: Array, alpha: Any) -> Array:
 
 
 def limit(n: Site, value: float, accumulated: bool = False) -> float:
-    """A number that torch compares elements with, in the dtype of the result as torch does.
+    """A number that torch compares with elements, or adds to them, in the dtype of the result as torch does.
 
-    A kernel that is `accumulated` in float32 for the half types compares in float32.
+    A kernel that is `accumulated` in float32 for the half types has it in float32.
     """
     dtype = n.outputs[0].dtype if n.outputs and n.outputs[0] is not None else "float64"
     return stored(value, "float32" if accumulated and dtype.endswith("float16") else dtype)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import inf, nan
 from typing import Any
 
 from explorer.engine.array import Array, Dims
 from explorer.engine.contract import linear
-from explorer.engine.elementwise import index_along
+from explorer.engine.elementwise import Full, index_along
 from explorer.engine.reduce import resolve_dims
 from explorer.engine.registry import Site, vjp
 from explorer.engine.rules.arithmetic import signum
@@ -84,8 +84,10 @@ def var_mean(n: Site, g: Array | None, mean: Array | None) -> Vjp:
 def _spread(n: Site, g: Array) -> Array:
     x: Array = n.self
     degrees = reduced_count(x.shape, n.dim) - (1 if n.correction is None else n.correction)
-    wide = widened(g, x.shape, n.dim, n.keepdim)
-    return wide * (2.0 / degrees if degrees > 0 else inf) * (x - x.mean(n.dim, keepdim=True))
+    wide, mean = widened(g, x.shape, n.dim, n.keepdim), x.mean(n.dim, keepdim=True)
+    if degrees <= 0:  # torch: infinite, whatever side of the mean
+        return wide * Full(inf, x.shape).where(x.ne(mean), nan)
+    return wide * (2.0 / degrees) * (x - mean)
 
 
 @vjp("LinalgVectorNormBackward0")
