@@ -50,7 +50,11 @@ def of_drawing(
         return circuit.source(report, drawing, note=note)
     dot = graphviz.Digraph("autograd")
     pen = Pen(report, drawing, shapes)
-    dot.attr("graph", **head("TB", legend(pen.spread, pen.occurring()), "b"), compound="true")
+    dot.attr(
+        "graph",
+        **head("TB", legend(pen.spread, pen.occurring(), inside=pen.only_inside()), "b"),
+        compound="true",
+    )
     dot.attr("node", **NODE)
     dot.attr("edge", **EDGE)
     with dot.subgraph(name="cluster_title") as page:

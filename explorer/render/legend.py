@@ -20,14 +20,17 @@ def subtitle(report: Report, drawing: Drawing) -> str:
     return " · ".join(filter(None, (amount, words.check_words(report), said)))
 
 
-def legend(spread: Scale, marks: Sequence[str]) -> str:
-    """The swatches with their absolute numbers, and under them what the marks that occur mean."""
+def legend(spread: Scale, marks: Sequence[str], *, inside: bool = False) -> str:
+    """The swatches with their absolute numbers, and under them what the marks that occur mean.
+
+    `inside`: parameters are drawn inside the operations that use them.
+    """
     rows = []
     if spread.centre is not None:
         swatches = "".join(_swatch(level, spread.centre) for level in range(7))
         words_ = font(f"{theme.LEGEND}&#160;&#160;", colour=theme.MUTED, size=theme.SMALL_SIZE)
         rows.append(f"<tr><td>{words_}</td>{swatches}</tr>")
-    bold, rest = theme.PARAMETER_KEY
+    bold, rest = theme.INSIDE_KEY if inside else theme.PARAMETER_KEY
     key = font(f"<b>{bold}</b>", colour="#0072B2", size=theme.SMALL_SIZE)
     entries = [rest, *(theme.KEY[mark] for mark in theme.KEY if mark in marks)]
     for line, said in enumerate(lines(entries, 105)):

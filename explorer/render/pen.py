@@ -63,6 +63,11 @@ class Pen:
         found |= {"sum"} if self.sums else set()
         return tuple(key for key in theme.KEY if key in found)
 
+    def only_inside(self) -> bool:
+        """Whether parameters are listed in operations, and none is drawn by itself."""
+        listed = {shape.kind for shape in self.drawing.shapes if shape.inside} - {"module", "fold"}
+        return bool(listed) and all(shape.kind != "parameter" for shape in self.drawing.shapes)
+
     def _sums(self) -> dict[int, str]:
         """Per shape that several wires bring different gradients to, what each brings."""
         brought: dict[int, list[float]] = {}

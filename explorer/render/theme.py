@@ -165,6 +165,7 @@ NEXT: Final = "next"
 CIRCUIT_KEY: Final = ("forward value", " above the wire, ", "gradient", " below")
 LEGEND: Final = "gradient RMS (log scale, centre = median)"
 PARAMETER_KEY: Final = ("square blue border", " = parameter")
+INSIDE_KEY: Final = ("name and number in a box", " = parameter used there")
 KEY: Final[Mapping[str, str]] = {
     "input": "dashed amber: input",
     "custom": "tabs at the left: custom Function",

@@ -93,3 +93,15 @@ def test_a_default_drawing_is_not_too_tall_but_keeps_its_operations() -> None:
     drawn = fold.draw(mixed())
     assert fold.height(drawn) > fold.TALLEST  # nothing lower would tell its operations apart
     assert len(drawn.shapes) == 61
+
+
+def test_the_legend_speaks_of_parameters_as_they_are_drawn() -> None:
+    square, listed = "square blue border", "name and number in a box"
+    for report, shown, other in (
+        (samples.block(), square, listed),
+        (samples.gpt(12), listed, square),
+        (samples.kinds(), square, listed),
+    ):
+        source = dot.source(report)
+        assert shown in source
+        assert other not in source

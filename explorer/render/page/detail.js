@@ -9,6 +9,7 @@ function showDetail(number, open, {keep = false} = {}) {
   showView(stage.report, number, open);
   if (keep) { put(x, y, scale); stage.fitted = false; }
   resetSteps(last);
+  showLegend();
   showChoice();
 }
 

@@ -39,30 +39,33 @@ function flow(report) {
   return plot ? [...plot, make("p", {class: "under", style: "font-size:12px"}, "gradient RMS, one dot a parameter, logarithmic; layers in forward order")] : null;
 }
 
-const WAYS = ["by hand", "PyTorch", "engine", "numeric"];
+const WAYS = ["by hand", "PyTorch", "engine", "numeric"], LISTED = 60;
 
-/** The leaf that a row of the comparison is an element of: "w[0, 1]" is one of w's, "leaf7" is node 7. */
-function leafOf(report, name) {
-  const named = name.replace(/\[[\d, ]*\]$/, "");
-  return report.nodes.find((node) => node.kind === "leaf" && (node.label === named || `leaf${node.id}` === named));
+/** Names as the rows of the comparison have them ("w" of "w[0, 1]", "leaf7") to leaves. */
+function leavesByName(report) {
+  const leaves = report.nodes.filter((node) => node.kind === "leaf");
+  return new Map(leaves.flatMap((node) => [[`leaf${node.id}`, node], [node.label, node]]));
 }
 
 /** The gradients known in several ways side by side, of every leaf or of one; null where that was not asked for. */
 function fourWays(report, leaf = null) {
   if (!report.ways) return null;
-  const {rows, notes, problem} = report.ways, known = rows.map(([name, ...cells]) => ({name: text(name), numbers: cells.slice(0, 4), agree: cells[4]}))
-    .map((row) => ({...row, leaf: leafOf(report, row.name)})).filter((row) => !leaf || row.leaf === leaf);
+  const {rows, notes, problem} = report.ways, leaves = leavesByName(report);
+  const known = rows.map(([name, ...cells]) => ({name: text(name), numbers: cells.slice(0, 4), agree: cells[4]}))
+    .map((row) => ({...row, leaf: leaves.get(row.name.replace(/\[[\d, ]*\]$/, ""))})).filter((row) => !leaf || row.leaf === leaf);
   const shown = WAYS.map((name, way) => ({name, way})).filter(({way}) => known.some(({numbers}) => numbers[way] !== null));
   const compared = known.filter(({agree}) => agree !== null), alike = compared.filter(({agree}) => agree);
+  const listed = known.filter(({agree}, place_) => place_ < LISTED || agree === 0);
   const line = ({name, numbers, agree, leaf: node}) => make("tr", {},
     make("th", {scope: "row"}, node && !leaf ? make("button", {type: "button", class: "plain", onclick: () => choose(node.id)}, theirs(name)) : theirs(name)),
-    shown.map(({way}) => make("td", {}, numbers[way] === null ? "–" : exact(numbers[way]))),
-    make("td", {class: agree === 0 ? "differs" : null}, agree === null ? "" : agree ? "agree" : "DIFFER"));
+    agree === null ? make("td") : make("td", {class: agree ? "agrees" : "differs"}, agree ? "✓" : "≠", make("span", {class: "quiet"}, agree ? " agree" : " differ")),
+    shown.map(({way}) => make("td", {}, numbers[way] === null ? "–" : exact(numbers[way]))));
   return [problem ? make("p", {class: "under"}, `no numeric gradients: ${problem}`) : null,
     known.length ? make("div", {class: "wide", tabindex: "0", role: "region", "aria-label": "Gradients four ways, table"}, make("table", {class: "ways"},
-      make("thead", {}, make("tr", {}, make("th", {scope: "col"}, "element"), shown.map(({name}) => make("th", {scope: "col"}, name)), make("th", {scope: "col"}, "verdict"))),
-      make("tbody", {}, known.map(line)))) : null,
-    compared.length && !leaf ? make("p", {class: "under"}, `${count(alike.length)} of ${count(compared.length)} agree`) : null,
+      make("thead", {}, make("tr", {}, make("th", {scope: "col"}, "element"), make("th", {scope: "col"}, make("span", {class: "quiet"}, "verdict")), shown.map(({name}) => make("th", {scope: "col"}, name)))),
+      make("tbody", {}, listed.map(line)))) : null,
+    listed.length < known.length ? make("p", {class: "under"}, `and ${count(known.length - listed.length)} more, none of which differ`) : null,
+    compared.length && !leaf ? make("p", {class: "under"}, `${count(alike.length)} of ${count(compared.length)} agree${alike.length < compared.length ? "; ≠ marks those that differ" : ""}`) : null,
     leaf ? null : notes.map((note) => make("p", {class: "under"}, note))];
 }
 
@@ -75,6 +78,12 @@ const SWATCHES = {
 };
 const SIGNS = {finding: ["▲", "finding"], hook: ["¶", "hook"], cast: ["→", "cast"], sum: ["Σ", "muted"], copies: ["", "muted"]};
 
+/** Whether parameters are listed in operations, and none is drawn by itself. */
+function onlyInside() {
+  const {shapes, report} = stage.view, leaf = ({members}) => members.length === 1 && report.nodes[members[0]].kind === "leaf";
+  return shapes.some(({kind, nodes, members}) => !kind && nodes.some((node) => !members.includes(node) && report.nodes[node].kind === "leaf")) && !shapes.some(leaf);
+}
+
 /** What the marks of this drawing mean: those that always are there, those that occur, and the colours of a choice. */
 function legendRows() {
   const mark = (style) => make("span", {class: "swatch", style});
@@ -82,7 +91,9 @@ function legendRows() {
   const occurring = stage.view.circuit ? [] : stage.view.marks.map((key) => [SWATCHES[key] ? mark(SWATCHES[key])
     : make("b", {class: "swatch letter", style: `color:var(--${SIGNS[key][1]})`}, SIGNS[key][0]), DATA.key[key].replace(/^[▲¶→Σ] /, "")]);
   const numbers = [[make("span", {class: "value"}, "1.50"), "forward value, above the wire"], [make("span", {class: "gradient"}, "−0.20"), "gradient, below the wire"]];
-  return rows([[mark("border:2px solid #0072b2;background:#dceBf7"), "square blue border: parameter"], [mark("border:1px solid #7b8794;border-radius:5px;background:#f5f7fa"), "operation; its fill is the size of its gradient"],
+  const parameter = onlyInside() ? [make("span", {class: "swatch letter", style: "color:var(--link)"}, "w"), "name and number in a box: parameter used there"]
+    : [mark("border:2px solid #0072b2;background:#dcebf7"), "square blue border: parameter"];
+  return rows([parameter, [mark("border:1px solid #7b8794;border-radius:5px;background:#f5f7fa"), "operation; its fill is the size of its gradient"],
     [mark("border:3px double #00795a;border-radius:5px;background:#ddf3ea"), "double border: root, backward begins here"], ...(stage.view.circuit ? numbers : occurring),
     stage.view.modules && stage.view.modules.length > 1 ? [make("span", {class: "swatch letter", style: "color:var(--link)"}, "⊕ ⊖"), "open a module, fold it"] : ["", ""],
     [line("into"), "wires from the chosen one's inputs"], [line("out"), "wires to its consumers"], [line("live"), "the gradient on its way, while stepping"]]);
@@ -104,8 +115,8 @@ function showLegend() {
     if (report.ran) legend.append(make("span", {}, make("span", {class: "gradient"}, "gradient"), known ? " below" : " below the wire"));
   } else if (report.centre) {
     const swatch = (level) => make("span", {class: `level${level}`}, `${{0: "≤ ", 6: "≥ "}[level] || ""}${scientific(report.centre * 10 ** (level - 3))}`);
-    legend.append(make("span", {}, "gradient RMS"), make("span", {class: "swatches"}, [0, 1, 2, 3, 4, 5, 6].map(swatch)),
-      make("span", {}, make("b", {style: "color:var(--link)"}, "square blue border"), " = parameter"));
+    fill(legend, {}, [make("span", {}, "gradient RMS"), make("span", {class: "swatches"}, [0, 1, 2, 3, 4, 5, 6].map(swatch)),
+      onlyInside() ? null : make("span", {}, make("b", {style: "color:var(--link)"}, "square blue border"), " = parameter")]);
   }
   legend.hidden = !legend.childNodes.length;
 }
