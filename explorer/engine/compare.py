@@ -155,7 +155,7 @@ def compare(
     if total <= FEW:
         points = points if few >= len(points) else points[:: len(points) // few][:few]
     elif FEW * each > WORK:
-        points = points[:few]  # dear ones: those hinted at displace others
+        points = points[:few] if few > 1 else [middle]  # dear ones: those hinted at displace others
     if shared is not None:
         points = shared.put(points)
     first = [point for point in points if point != middle]
