@@ -51,36 +51,22 @@ def draw(
     full: bool = False,
     focus: str | None = None,
     coarser: int = 0,
-    visible: int = VISIBLE,
-    tallest: float = TALLEST,
-    levels: Levels | None = None,
 ) -> Drawing:
-    """The drawing of `report` at the finest level that has at most `visible` shapes and is not too tall.
+    """The drawing of `report` at the finest level that is legible and not too tall.
 
     Args:
         depth: draw modules at this depth as one box each instead.
         full: draw every node instead.
         focus: draw only the part this names; see `explorer.render.focus.focused`.
         coarser: levels to give up beyond that.
-        visible: shapes that are legible together.
-        tallest: points that it should be high at most.
-        levels: those of the whole report, where several drawings of it are made.
 
     Raises:
         UsageError: `focus` names nothing.
     """
-    levels = levels or Levels(report)
-    chosen = cut(
-        report,
-        depth=depth,
-        full=full,
-        focus=focus,
-        coarser=coarser,
-        visible=visible,
-        tallest=tallest,
-        levels=levels,
-    )
-    return leaves_per_use(levels.drawn(chosen)) if depth is not None else levels.drawn(chosen)
+    levels = Levels(report)
+    chosen = cut(report, depth=depth, full=full, focus=focus, coarser=coarser, levels=levels)
+    drawing = levels.drawn(chosen)
+    return leaves_per_use(drawing) if depth is not None else drawing
 
 
 def cut(
@@ -95,6 +81,12 @@ def cut(
     levels: Levels,
 ) -> Cut:
     """What `draw` draws, before modules are made one box each: where they can still be opened by themselves.
+
+    Args:
+        depth, full, focus, coarser: as `draw` has them.
+        visible: shapes that are legible together.
+        tallest: points that it should be high at most.
+        levels: those of the whole report, which several drawings of it share.
 
     Raises:
         UsageError: `focus` names nothing.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any, Protocol
 
 from explorer.comparison import agrees
@@ -20,9 +19,10 @@ from explorer.render.drawing import Drawing, Shape
 from explorer.render.fold import CIRCUIT
 from explorer.render.marks import scale
 from explorer.render.page.excerpts import excerpts
+from explorer.render.page.numbers import finite, number, numbers
 from explorer.render.page.views import LARGE, View
 from explorer.render.simplify import kept
-from explorer.report import Finding, GradientRecord, Number, Quotients, Report, Row, Session, Verdict
+from explorer.report import Finding, GradientRecord, Quotients, Report, Row, Session, Verdict
 
 Object = dict[str, Any]
 NAME = 200
@@ -73,6 +73,7 @@ def document(session: Session, drawn: Sequence[Sequence[View]], local: Sequence[
         for report, views, found in zip(session.reports, drawn, local, strict=True)
     ]
     sources = [source for report in session.reports for source in _sources(report)]
+    occurring = {mark for views in drawn for view in views for mark in view.marks}
     lines = {words.clean(file, 300): text for file, text in excerpts(sources).items()}
     whole = {
         "script": words.clean(session.script, 300),
@@ -80,7 +81,7 @@ def document(session: Session, drawn: Sequence[Sequence[View]], local: Sequence[
         "calls": session.calls,
         "reports": reports,
         "lines": lines,
-        "key": dict(theme.KEY),
+        "key": {mark: said for mark, said in theme.KEY.items() if mark in occurring},
         "strings": list(strings.numbers),
     }
     text = json.dumps(whole, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -117,9 +118,9 @@ def _report(report: Report, views: Sequence[View], local: Locals, strings: _Stri
         "ran": bool(report.gradients),
         "check": words.check_line(report.check),
         "said": words.check_words(report),
-        "wrongShare": _finite(report.check.wrong_share),
-        "seconds": _finite(report.seconds),
-        "centre": _finite(spread.centre),
+        "wrongShare": finite(report.check.wrong_share),
+        "seconds": finite(report.seconds),
+        "centre": finite(spread.centre),
         "nodes": [
             _node(report, node, strings, scalar) if node.id in told else _brief(report, node, strings)
             for node in graph.nodes
@@ -127,7 +128,7 @@ def _report(report: Report, views: Sequence[View], local: Locals, strings: _Stri
         "edges": [[edge.source, edge.source_slot, edge.target, edge.target_slot] for edge in graph.edges],
         "sent": [_sent(report, index, edge.target in told) for index, edge in enumerate(graph.edges)],
         "local": {
-            str(index): [_number(one.value), strings.number(one.formula, 300), strings.number(one.note)]
+            str(index): [number(one.value), strings.number(one.formula, 300), strings.number(one.note)]
             for (index, slot), one in local.items()
             if slot == 0 and (one.value is not None or one.formula)
         },
@@ -151,10 +152,10 @@ def _ways(quotients: Quotients | None, strings: _Strings) -> Object | None:
 
 def _way(row: Row, strings: _Strings) -> list[Any]:
     """Name, the four numbers, and 1 where those that are known agree, 0 where not, None for less than two."""
-    numbers = (row.by_hand, row.pytorch, row.engine, row.numeric)
-    known = sum(number is not None for number in numbers)
+    ways = (row.by_hand, row.pytorch, row.engine, row.numeric)
+    known = sum(way is not None for way in ways)
     verdict = None if known < 2 else int(agrees(row))
-    return [strings.number(row.name), *map(_number, numbers), verdict]
+    return [strings.number(row.name), *map(number, ways), verdict]
 
 
 def _steps(report: Report, strings: _Strings, room: int) -> dict[str, list[int]]:
@@ -194,7 +195,7 @@ def _brief(report: Report, node: Node, strings: _Strings) -> list[Any]:
     ]
     if record is None:
         return found
-    found += [_number(record.norm), record.numel]
+    found += [number(record.norm), record.numel]
     return found if record.finite else [*found, record.nans, record.infs]
 
 
@@ -287,9 +288,9 @@ def _node(report: Report, node: Node, strings: _Strings, signed: bool) -> Object
             else [
                 _record(record, _at(node.outputs, slot), strings) for slot, record in enumerate(ran.received)
             ],
-            "t": None if ran is None else _finite(float(f"{ran.seconds:.3g}")),
+            "t": None if ran is None else finite(float(f"{ran.seconds:.3g}")),
             "i": None if ran is None else ran.index + 1,
-            "x": None if forward is None else [_numbers(values) for values in forward],
+            "x": None if forward is None else [numbers(values) for values in forward],
             "d": _verdict(report.verdict(node.id), strings),
         }
     )
@@ -330,13 +331,13 @@ def _record(record: GradientRecord | None, spec: TensorSpec | None, strings: _St
 
 def _plain_record(record: GradientRecord) -> Object:
     """Norm, number of elements, and what is unusual about them."""
-    found: Object = {"n": _number(record.norm), "c": record.numel}
+    found: Object = {"n": number(record.norm), "c": record.numel}
     if record.zero:
         found["z"] = 1
     if not record.finite:
         found["x"] = [record.nans, record.infs]
     if record.values is not None:
-        found["v"] = _numbers(record.values)
+        found["v"] = numbers(record.values)
     return found
 
 
@@ -365,7 +366,7 @@ def _verdict(verdict: Verdict | None, strings: _Strings) -> list[Any] | None:
     return [
         strings.number(verdict.status),
         strings.number(verdict.reason, SAID),
-        _number(verdict.ratio),
+        number(verdict.ratio),
         verdict.elements,
         verdict.of,
     ]
@@ -387,23 +388,3 @@ def _source(source: Source | None, strings: _Strings) -> list[int] | None:
     if source is None:
         return None
     return [strings.number(source.file, 300), source.line, strings.number(source.function)]
-
-
-def _numbers(values: Sequence[Number] | None) -> list[Any] | None:
-    return None if values is None else [_number(value) for value in values]
-
-
-def _finite(value: float | None) -> float | None:
-    """`value` where it is a usual number; a report that was read back may hold any."""
-    return value if value is not None and isfinite(value) else None
-
-
-def _number(value: Number | None) -> Any:
-    """A number to nine significant digits; a text where it is not finite, [re, im] where complex."""
-    if value is None or isinstance(value, int):
-        return value
-    if isinstance(value, complex):
-        return [_number(value.real), _number(value.imag)]
-    if not isfinite(value):
-        return "nan" if value != value else "inf" if value > 0 else "-inf"
-    return float(f"{value:.9g}")
