@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 
 import torch
@@ -38,7 +39,6 @@ class Collector:
     def __init__(self) -> None:
         self.steps = Steps()
         self.cuts = Cuts()
-        self.idle = Idle(self._only)
         self.history = History()
         self.reads = NonLeafReads()
         self.problems: list[str] = []
@@ -46,6 +46,8 @@ class Collector:
         self.derived = False
         self.earlier: int | None = None
         self._reached: dict[int, weakref.ref[torch.Tensor]] = {}
+        # Given what it needs, not this object: a circle would wait for the garbage collector.
+        self.idle = Idle(partial(_only, self._reached))
         self._handles = Handles()
 
     def __enter__(self) -> Collector:
@@ -109,13 +111,6 @@ class Collector:
         known = self._reached.get(id(parameter))
         return (known is not None and known() is parameter) or parameter.grad is not None
 
-    def _only(self, held: Iterable[torch.Tensor]) -> bool:
-        """Whether some leaves were reached, and all of them live and are among `held`."""
-        ids = {id(one) for one in held}
-        return bool(self._reached) and all(
-            (leaf := ref()) is not None and id(leaf) in ids for ref in self._reached.values()
-        )
-
     def was_reached(self, parameter: weakref.ref[torch.Tensor]) -> bool:
         """The same of a tensor that may be gone."""
         tensor = parameter()
@@ -128,3 +123,11 @@ class Collector:
             yield
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"{what} failed: {type(error).__name__}: {error}")
+
+
+def _only(reached: Mapping[int, weakref.ref[torch.Tensor]], held: Iterable[torch.Tensor]) -> bool:
+    """Whether some leaves were `reached`, and all of them live and are among `held`."""
+    ids = {id(one) for one in held}
+    return bool(reached) and all(
+        (leaf := ref()) is not None and id(leaf) in ids for ref in list(reached.values())
+    )
