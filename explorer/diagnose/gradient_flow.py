@@ -18,6 +18,8 @@ EXPLODED, GROWING = 1e3, 1.5
 """The same for growth: gain 3 has 1.5e9 and 2.87; Kaiming 0.91."""
 LAYERS = 4
 """Fewer layers with parameters of their own are not judged."""
+_NORMALISED = ("BatchNorm", "LayerNorm", "GroupNorm", "RmsNorm")
+"""In the names of nodes that divide by the spread of what enters, and so the gradient as well."""
 _THROUGH = frozenset(
     {"TBackward0", "TransposeBackward0", "PermuteBackward0", "ViewBackward0", "ToCopyBackward0"}
 )
@@ -100,35 +102,42 @@ def _flow(report: Report) -> _Flow | None:
 
 
 def _layers(report: Report) -> list[_Layer]:
-    """The layers on the longest chain from the root, last layer of the model first.
+    """The layers that most of the gradient of the deepest one came through, last layer of the model first.
 
     A layer is the node that takes a matrix of parameters which no other node takes (recurrent weights
-    are left out: shrinking over time is another matter). A gradient of 0, NaN or Inf ends the judgement.
+    are left out: shrinking over time is another matter). Where a value has several consumers, the one that
+    sent the largest contribution counts: a gradient that is small in a side branch (an attention's keys)
+    has not vanished while it arrives by another. A normalisation divides the gradient by the spread of
+    what enters, so sizes before and after it do not compare: the longest stretch without one is taken.
+    A gradient of 0, NaN or Inf ends the judgement.
     """
     graph = report.graph
     weighted = _weighted(graph)
-    best: dict[int, tuple[int, int | None]] = {}
+    depth: dict[int, int] = {}
     for number in graph.order:
-        depth, before = 0, None
-        for edge in graph.incoming[number]:
-            source = graph.edges[edge].source
-            above = best[source][0]
-            if above > depth or before is None:
-                depth, before = above, source
-        best[number] = (depth + (number in weighted), before)
-    if not weighted:
-        return []
-    at: int | None = max(weighted, key=lambda number: best[number][0])
-    chain: list[_Layer] = []
+        above = [depth[graph.edges[edge].source] for edge in graph.incoming[number]]
+        depth[number] = max(above, default=0) + (number in weighted)
+    at = max(weighted, key=lambda number: depth[number], default=None)
+    stretches: list[list[_Layer]] = [[]]
     while at is not None:
+        if any(name in graph.nodes[at].name for name in _NORMALISED):
+            stretches.append([])
         if at in weighted:
             record = report.gradient(at)
             if record is None or not record.finite or record.rms == 0:
                 return []
-            chain.append(_Layer(graph.nodes[at], record.rms))
-        at = best[at][1]
-    chain.reverse()
-    return chain
+            stretches[-1].append(_Layer(graph.nodes[at], record.rms))
+        at = _most_from(report, at)
+    return max(stretches, key=len)[::-1]
+
+
+def _most_from(report: Report, number: int) -> int | None:
+    """The consumer that sent node `number` the most, None for a root; the first where that is not known."""
+    incoming = report.graph.incoming[number]
+    sent = {edge: report.edge_gradients[edge] for edge in incoming}
+    known = {edge: record.norm for edge, record in sent.items() if record is not None and record.finite}
+    edge = max(known or incoming, key=lambda edge: known.get(edge, 0.0), default=None)
+    return None if edge is None else report.graph.edges[edge].source
 
 
 def _weighted(graph: Graph) -> set[int]:

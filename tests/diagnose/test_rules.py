@@ -83,6 +83,39 @@ def test_one_pooling_step_is_not_vanishing() -> None:
     assert codes(layered(1.0, *(1e-5 for _ in range(6)))) == []
 
 
+def beside(bypassed: float) -> Report:
+    """Ten layers, each taking a tenth of the gradient, and a way around them that brings `bypassed`."""
+    report = layered(*(0.1**i for i in range(10)))
+    graph, total = report.graph, 0.1**9 + bypassed
+    around = Edge(0, 2, 9, 0)
+    gradients = list(report.gradients)
+    gradients[9] = NodeGradients((vector(total),), index=9)
+    return Report(
+        Graph(graph.nodes, (*graph.edges, around), graph.roots, ()),
+        tuple(gradients),
+        (*report.edge_gradients, vector(bypassed)),
+    )
+
+
+def test_a_gradient_that_arrives_by_another_way_has_not_vanished() -> None:
+    assert codes(beside(1e-12)) == ["vanishing-gradient"]
+    assert codes(beside(0.5)) == []
+
+
+@pytest.mark.parametrize(
+    ("norms", "code"),
+    [((), ["vanishing-gradient"]), ((3, 6), []), ((2,), ["vanishing-gradient"])],
+    ids=["none", "every third layer", "near the loss"],
+)
+def test_sizes_are_not_compared_across_a_normalisation(norms: tuple[int, ...], code: list[str]) -> None:
+    report = layered(*(0.13**i for i in range(9)))
+    graph = report.graph
+    nodes = tuple(
+        replace(node, name="NativeLayerNormBackward0") if node.id in norms else node for node in graph.nodes
+    )
+    assert codes(replace(report, graph=Graph(nodes, graph.edges, graph.roots, ()))) == code
+
+
 def test_recurrent_weights_and_vectors_are_no_layers() -> None:
     assert codes(layered(*(0.1**i for i in range(10)), shape=(4,))) == []
 
