@@ -40,6 +40,10 @@ class _Said(NamedTuple):
         return self.text if self.binds >= least else f"({self.text})"
 
 
+_UNKNOWN = _Said("const", _ATOM)
+"""A constant operand that the graph did not keep."""
+
+
 def expressions(report: Report, longest: int = 40) -> dict[int, str]:
     """For each node its name, or the formula over names that makes it, of at most `longest` characters.
 
@@ -69,6 +73,9 @@ def is_root(report: Report, node: int) -> bool:
 
 def _join(report: Report, node: Node, operands: list[_Said]) -> _Said:
     operation, sign = words.operation(node), sign_of(report, node)
+    if len(operands) == 1 and operation in theme.CONSTANT_SIGNS and sign == theme.SIGNS[operation]:
+        slot = report.graph.edges[report.graph.outgoing[node.id][0]].source_slot
+        operands = [*operands, _UNKNOWN] if slot == 0 else [_UNKNOWN, *operands]
     if operation in _INFIX and len(operands) == 2:
         between, binds = _INFIX[operation]
         right = binds if between in "·+" else binds + 1
@@ -76,9 +83,10 @@ def _join(report: Report, node: Node, operands: list[_Said]) -> _Said:
     if len(operands) == 1 and sign in _AROUND:
         around, binds = _AROUND[sign]
         return _Said(around.format(operands[0].inside(_ATOM if binds != _SUM else binds)), binds)
-    if len(operands) == 1 and operation in theme.CONSTANT_SIGNS and sign != theme.SIGNS[operation]:
+    if len(operands) == 1 and operation in theme.CONSTANT_SIGNS:
         between, binds = _INFIX[operation]
         return _Said(f"{operands[0].inside(binds)} {between} {sign[1:]}", binds)
-    if len(operands) == 1 and operation == "Rsub" and sign.endswith("−x"):
-        return _Said(f"{sign[:-2]} − {operands[0].inside(_PRODUCT)}", _SUM)
+    if len(operands) == 1 and operation == "Rsub":
+        known = sign.removesuffix("−x") if sign.endswith("−x") else _UNKNOWN.text
+        return _Said(f"{known} − {operands[0].inside(_PRODUCT)}", _SUM)
     return _Said(f"{sign}({', '.join(one.text for one in operands)})", _ATOM)
