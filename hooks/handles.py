@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from types import TracebackType
+from types import FunctionType, MethodType, TracebackType
 from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
+_PATCHES = (FunctionType, MethodType)
+_retired: WeakKeyDictionary[Any, dict[tuple[int, str], Any]] = WeakKeyDictionary()
+"""Patches that were undone while another lay over them: what to put back in their stead."""
 
 
 class Removable(Protocol):
@@ -72,14 +76,23 @@ class Handles:
         """Set ``owner.name = value`` now and restore it on the way out.
 
         If somebody else has patched over `value` meanwhile, theirs stays: they hold a reference to
-        `value` and will put it back, so `value` must turn into a pass-through once it is retired.
+        `value` and will put it back, so `value` must turn into a pass-through once it is retired. Where
+        they are another `Handles`, that puts back what was there before `value`, whichever ends first.
         """
         original = getattr(owner, name)
         setattr(owner, name, value)
+        place = (id(owner), name)  # owners are modules and classes: they outlive every patch
 
         def restore() -> None:
-            if getattr(owner, name) is value:
-                setattr(owner, name, original)
+            if getattr(owner, name) is not value:
+                if type(value) in _PATCHES:
+                    _retired.setdefault(value, {})[place] = original
+                return
+            below: Any = original
+            # What was there before the first patch may be of a kind that has no weak references.
+            while type(below) in _PATCHES and place in _retired.get(below, {}):
+                below = _retired[below][place]
+            setattr(owner, name, below)
 
         self._undo.append(restore)
 
