@@ -319,7 +319,10 @@ class _Judge:
             self._expected.at(coords, 1, run)
             beyond = run.peak * (1 + rounding.u) > rounding.largest
             # Once a term is infinite, which infinity or nan comes out is a matter of the order of operations.
-            infinite = run.infinite and not _finite(value) and not _finite(torch)
+            # Of complex numbers it is that anyway: libraries differ in what 1/0 is, and inf times i.
+            infinite = (
+                (run.infinite or isinstance(value, complex)) and not _finite(value) and not _finite(torch)
+            )
             return "overflow" if beyond or infinite else "nan-mismatch"
         for candidate, status in (
             (replace(rounding, worst=True), "loose"),

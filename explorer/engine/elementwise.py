@@ -14,6 +14,7 @@ from explorer.engine.array import Array, Bounded, Box, Coords, Operand, broadcas
 from explorer.engine.memory import rearrange
 from explorer.engine.operations import (
     ADD,
+    CLAIMED,
     COMPLEX,
     COSH,
     DIV,
@@ -52,6 +53,7 @@ __all__ = [
     "index_along",
     "smooth",
     "unary",
+    "unless",
     "unless_nan",
 ]
 
@@ -195,6 +197,11 @@ def unless_nan(value: Array, x: Array) -> Array:
     few elements treats it as the other.
     """
     return apply(WHERE_NUMBER, value, x)
+
+
+def unless(value: Array, doubtful: Array) -> Array:
+    """`value`, with nothing claimed where `doubtful` holds: what torch has there its libraries decide."""
+    return apply(CLAIMED, value, doubtful)
 
 
 def _constant(value: Operand | None) -> Array:

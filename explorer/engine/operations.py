@@ -19,6 +19,7 @@ from explorer.engine.propagation import (
     carried,
     exact,
     of_choice,
+    of_claim,
     of_exp,
     of_larger,
     of_number,
@@ -75,11 +76,14 @@ def _divide(a: Number, b: Number) -> Number:
 
 
 def power(a: Number, b: Number) -> Number:
-    """a**b as IEEE has it: 0**-1 = inf, (-1)**0.5 = nan."""
+    """a**b as IEEE has it: 0**-1 = inf, (-1)**0.5 = nan; nan for complex numbers beyond the range."""
     if isinstance(a, complex) or isinstance(b, complex):
         if a == 0:
-            return 1.0 if b == 0 else 0.0
-        return a**b
+            return 1.0 if b == 0 else 0.0 if b.real > 0 else complex(math.nan, math.nan)
+        try:
+            return a**b if cmath.isfinite(a) else complex(math.nan, math.nan)
+        except ArithmeticError:
+            return complex(math.nan, math.nan)
     try:
         return math.pow(a, b)
     except OverflowError:
@@ -109,6 +113,10 @@ def _normal_cdf(x: float) -> float:
 
 def _number(value: Number, x: float) -> Number:
     return value if x == x else 0.0
+
+
+def _claimed(value: Number, doubtful: bool) -> Number:
+    return 0.0 if doubtful else value
 
 
 def _smaller(a: float, b: float) -> float:
@@ -161,6 +169,8 @@ SIGN = Operation("sign", _sign, _sign, exact)
 WHERE = Operation("where", lambda c, a, b: a if c else b, lambda c, a, b: a if c else b, of_choice)
 WHERE_NUMBER = Operation("where a number", _number, _number, of_number)
 """The first operand, and nothing claimed of it where the second is nan."""
+CLAIMED = Operation("claimed", _claimed, _claimed, of_claim)
+"""The first operand, and nothing claimed of it where the second one holds."""
 MINIMUM = Operation("minimum", _smaller, _smaller, of_larger)
 MAXIMUM = Operation("maximum", _larger, _larger, of_larger)
 

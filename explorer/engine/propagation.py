@@ -110,6 +110,15 @@ def of_number(
     return found if errors[0] is not None or math.inf in found else None
 
 
+def of_claim(
+    r: Rounding, v: Values, parts: Sequence[Iterable[Any]], errors: Sequence[Iterable[float] | None]
+) -> Errors:
+    """The first operand's error; without end where the second operand holds."""
+    pairs = zip(v, parts[1], errors[0] or repeat(0.0))  # noqa: B905 - parts may repeat
+    found = [math.inf if doubtful else e for _, doubtful, e in pairs]
+    return found if errors[0] is not None or math.inf in found else None
+
+
 def smooth(c: float, slope: Callable[[Number, Number], float], floor: float = 0.0) -> ErrorRule:
     """The error of a differentiable f: ``|f'(a)| ea + c u |v| + floor ua``; `slope` gets a and v."""
 

@@ -93,13 +93,17 @@ DIGAMMA = unary(
 
 
 def polygamma(order: int) -> Operation:
-    """ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! ζ(n + 1, x) for n ≥ 1; n = 0 is ψ itself."""
+    """ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! ζ(n + 1, x) for n ≥ 1; n = 0 is ψ itself. At ±inf as torch has it."""
     if order == 0:
         return DIGAMMA
     factor = (-1) ** (order + 1) * float(math.factorial(order))
 
     def value(x: float) -> float:
-        return factor * hurwitz(order + 1, x) if x == x and abs(x) != math.inf else x * 0
+        if x == -math.inf:
+            return math.nan if order == 1 else factor * math.inf
+        if x == math.inf:
+            return 0.0 if order == 1 else math.nan
+        return factor * hurwitz(order + 1, x) if x == x else x
 
     bound = smooth(64, lambda x, v: abs(v))
     # Torch's trigamma ends its series so early that 1/(30·6⁹) = 3.3e-9 is missing, even in float64.

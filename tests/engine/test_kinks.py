@@ -175,5 +175,108 @@ def test_a_wrong_gradient_beside_nan_is_still_seen(name: str, monkeypatch: pytes
     assert "mismatch" in statuses(AT_NAN[name], [0.5, 3.0, -0.25, 0.75, 2.0, 0.125, -0.5, 0.2], torch.float32)
 
 
-def _scaled(rule: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda n, *g: [None if one is None else one * 1.0001 for one in rule(n, *g)]
+def _scaled(rule: Callable[..., Any], factor: float = 1.0001) -> Callable[..., Any]:
+    return lambda n, *g: [None if one is None else one * factor for one in rule(n, *g)]
+
+
+COMPLEX_EDGES: dict[str, Function] = {
+    "sqrt": torch.sqrt,
+    "log": torch.log,
+    "quotient": lambda x: 2 / x,
+    "by zero": lambda x: x / 0,
+    "by a tensor": lambda x: x / (x.detach() * 0),
+    "root": lambda x: x**0.5,
+    "inverse": lambda x: x**-1,
+    "power": lambda x: x**1.5,
+    "power of a tensor": lambda x: x ** torch.full_like(x, 0.5),
+    "inverse of a tensor": lambda x: x ** torch.full_like(x, -1),
+}
+BAD = {"mismatch", "nan-mismatch", "unchecked"}
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("name", COMPLEX_EDGES)
+def test_complex_numbers_at_poles_and_infinity(name: str, dtype: torch.dtype) -> None:
+    """Which part is infinite and which nan differs between libraries, and so nothing is claimed of that."""
+    values = torch.tensor(
+        [0j, 1 + 1j, complex(INF, 0), complex(0, INF), -1 + 0j, complex(-INF, 0)], dtype=dtype
+    )
+    x = values.repeat(4).requires_grad_()
+    assert not {one.status for _, one in check_outputs([COMPLEX_EDGES[name](x)])} & BAD
+
+
+INFINITE: dict[str, Function] = {
+    "digamma": torch.digamma,
+    "polygamma 0": lambda x: torch.polygamma(0, x),
+    "polygamma 1": lambda x: torch.polygamma(1, x),
+    "polygamma 2": lambda x: torch.polygamma(2, x),
+    "root": lambda x: x**0.5,
+    "inverse root": lambda x: x**-0.5,
+    "power": lambda x: x**1.5,
+    "power of a tensor": lambda x: x ** torch.full_like(x, 1.5),
+    "power of one number": lambda x: x ** torch.tensor(0.5, dtype=x.dtype),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", INFINITE)
+def test_poles_and_infinities(name: str, dtype: torch.dtype) -> None:
+    """Trigamma at -1, -2, .. is what the rounding of π makes of 1/sin²; a square root of -inf is nan."""
+    values = [-1.0, -2.0, -7.0, 0.0, -0.0, INF, -INF, NAN, 0.5, -1.5, 2.0] * 3
+    assert not statuses(INFINITE[name], values, dtype) & BAD
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("matrix", [[[0.0] * 2] * 2, [[1.0, 2.0], [2.0, 4.0]], [[1.0, 2.0], [3.0, 4.0]]])
+def test_singular_matrices(matrix: list[list[float]], dtype: torch.dtype) -> None:
+    both = torch.tensor([matrix, [[1.0, 2.0], [3.0, 4.0]]], dtype=dtype, requires_grad=True)
+    for function in (torch.linalg.det, torch.linalg.slogdet):
+        found = function(both)
+        result = found if isinstance(found, torch.Tensor) else found.logabsdet
+        assert not {one.status for _, one in check_outputs([result])} & BAD
+
+
+TINY: dict[str, Function] = {
+    "hypot": lambda x: torch.hypot(x, x.flip(0).detach()),
+    "hypot of equals": lambda x: torch.hypot(x, x.detach()),
+    "cumprod": lambda x: x.cumprod(0),
+    "cumprod of few": lambda x: x[2:6].cumprod(0),
+    "cumprod with a zero": lambda x: x[4:].cumprod(0),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_subnormal_numbers_of_float16(name: str) -> None:
+    values = [3e-3, 0.5, 1e-4, 6e-8, 1e-7, 3000.0, 1e-6, 0.0, 0.1, 2.0, 5e-5]
+    assert not statuses(TINY[name], values, torch.float16) & BAD
+    assert not statuses(TINY[name], [3e-3, 2e-3, 4e-3, 3e-3, 5e-3, 6.0], torch.float16) & BAD
+
+
+def test_subnormal_numbers_hide_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    from explorer.engine import registry
+
+    for key in ("HypotBackward0", "CumprodBackward0"):
+        rule = registry._RULES[key]
+        monkeypatch.setitem(registry._RULES, key, registry.Rule(rule.names, _scaled(rule.function, 1.05)))
+        values = [0.5, 1.5, -0.75, 2.0]
+        assert "mismatch" in statuses(TINY[key[:-9].lower()], values, torch.float16)
+
+
+@pytest.mark.parametrize("name", ["elu", "celu", "selu", "hardswish", "softplus"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nan_in_double_backward(name: str, dtype: torch.dtype) -> None:
+    def slope(g: torch.Tensor) -> torch.Tensor:
+        x = torch.tensor(WITH_NAN, dtype=dtype, requires_grad=True)
+        return torch.autograd.grad(getattr(F, name)(x), x, g, create_graph=True)[0]
+
+    assert not statuses(slope, [1.0] * len(WITH_NAN), dtype) & BAD
+
+
+@pytest.mark.parametrize("padding", [None, 1])
+def test_the_maximum_of_an_empty_bag(padding: int | None) -> None:
+    """Torch notes row 0 as the winner of a bag without rows, and sends nothing there."""
+    weight = torch.randn(5, 3, requires_grad=True)
+    bags = F.embedding_bag(
+        torch.tensor([1, 1, 3, 0, 2]), weight, torch.tensor([0, 0, 2, 5]), mode="max", padding_idx=padding
+    )
+    assert {one.status for _, one in check_outputs([bags])} == {"match"}

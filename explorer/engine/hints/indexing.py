@@ -59,7 +59,9 @@ def rows(values: Sequence[int], size: int) -> list[int]:
     if min(values) < 0:
         found.append(min(values) % size)
     used = set(plain)
-    unused = [row for i in (*found, *plain[:64]) for row in ((i + 1) % size, i - 1) if row >= 0 and row not in used]
+    unused = [
+        row for i in (*found, *plain[:64]) for row in ((i + 1) % size, i - 1) if row >= 0 and row not in used
+    ]
     return list(dict.fromkeys([*found, *unused[:2]]))
 
 

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 from explorer.engine.array import Array
-from explorer.engine.elementwise import Full
+from explorer.engine.elementwise import Full, unless
 from explorer.engine.registry import Site, vjp
 from explorer.engine.rounding import rounding_of, stored
 
@@ -78,14 +78,14 @@ def pow_scalar(n: Site, g: Array) -> Vjp:
     c = n.exponent
     if c == 0:
         return [g * 0.0]
-    return [g * conj(c * n.self if c == 2 else c * n.self ** (c - 1))]
+    return [g * conj(c * n.self if c == 2 else c * raised(n.self, c - 1))]
 
 
 @vjp("PowBackward1")
 def pow_tensor(n: Site, g: Array) -> Vjp:
     """y = aᵇ:  da = g conj(b a^(b-1)), 0 where b = 0;  db = g conj(y log a), 0 where a = 0 and b ≥ 0."""
     a, b, y = n.self, n.exponent, n.result
-    da = (g * conj(b * a ** (b - 1))).where(as_array(b).ne(0)) if n.needs(0) else None
+    da = (g * conj(b * raised(a, b - 1))).where(as_array(b).ne(0)) if n.needs(0) else None
     db = (g * conj(y * a.log())).where(~(a.eq(0) & (as_array(b).real >= 0))) if n.needs(1) else None
     return [da, db]
 
@@ -221,6 +221,18 @@ def conj(value: Any) -> Any:
 def conjugate(value: Array | complex) -> Array | complex:
     """The complex conjugate of an array or a complex number."""
     return value.conj() if isinstance(value, Array) else value.conjugate()
+
+
+def raised(x: Array, c: Any) -> Array:
+    """xᶜ. Of real x torch takes square roots for the numbers c = ±1/2, which at -inf are nan.
+
+    Nothing is claimed of infinite complex x: 1/x is 0 or nan there, as the library has it.
+    """
+    if x.is_complex:
+        return unless(x**c, ~(abs(x) < inf))
+    if isinstance(c, Array) or abs(c) != 0.5:
+        return x**c
+    return x.sqrt() if c > 0 else 1 / x.sqrt()
 
 
 def scaled(g: Array, alpha: Any) -> Array:

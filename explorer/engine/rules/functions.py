@@ -173,7 +173,7 @@ def frexp(n: Site, g: Array, *_: Array | None) -> Vjp:
 @vjp("HypotBackward0")
 def hypot(n: Site, g: Array) -> Vjp:
     """y = √(a² + b²):  da = g a / y,  db = g b / y."""
-    return [g * (n.self / n.result), g * (n.other / n.result)]
+    return [g * n.self / n.result, g * n.other / n.result]  # in torch's order, which subnormal numbers feel
 
 
 @vjp("SincBackward0")

@@ -171,6 +171,7 @@ def embedding_bag(n: Site, g: Array, *_: Array | None) -> Vjp:
     rows, width = n.shape(0) if n.needs(0) else n.weight.shape
     if n.mode == 2:
         winners = n.result3
+        g = g.where(n.result2.ne(0).unsqueeze(1))  # an empty bag has row 0 for its winner, and reads none
         return [linear((rows, width), g, lambda p, run: (scattered_to(winners, 0, p, run), None)), None]
     index = n.indices.reshape(-1)
     bags = _Bags(index, n.offsets, g.shape[0], n.padding_idx)

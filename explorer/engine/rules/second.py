@@ -167,7 +167,7 @@ def softplus_backward(n: Site, c: Array) -> Vjp:
     """h = g σ(βx), g beyond t:  dg likewise,  dx = c g β σ (1 - σ) where βx < t."""
     scaled = n.self * n.beta
     s = scaled.sigmoid()
-    bend = (c * n.grad_output * (s * (1 - s)) * n.beta).where(scaled < n.threshold)
+    bend = c * n.grad_output * (s * (1 - s)) * n.beta * (scaled < n.threshold)  # nan stays nan
     return [c.where(scaled > n.threshold, c * s), bend]
 
 
@@ -186,7 +186,7 @@ def elu_backward(n: Site, c: Array) -> Vjp:
     x, scale, slope = n.self_or_result, n.scale, n.input_scale
     curve = (slope * n.alpha * scale) * (x * slope).exp()
     bend = (c * n.grad_output * slope * curve).where(x < 0)
-    return [(c * scale).where(x > 0, c * curve), bend]
+    return [unless_nan((c * scale).where(x > 0, c * curve), x), unless_nan(bend, x)]
 
 
 @vjp("GluBackwardBackward0")
@@ -209,7 +209,7 @@ def hardswish_backward(n: Site, c: Array) -> Vjp:
     """h = g y′:  dg = c y′,  dx = c g / 3 where -3 < x < 3."""
     x = n.self
     bend = (c * n.grad_output / 3).where((x > -3) & (x < 3))
-    return [(c * (x / 3 + 0.5)).where(x < 3, c).where(x > -3), bend]
+    return [unless_nan((c * (x / 3 + 0.5)).where(x < 3, c).where(x > -3), x), unless_nan(bend, x)]
 
 
 @vjp("HardtanhBackwardBackward0")

@@ -132,14 +132,18 @@ def cumprod(n: Site, g: Array) -> Vjp:
 
     def compute(j: int, run: Run, parts: Sequence[Bounded]) -> tuple[Any, float]:
         (x, _), (gs, eg) = parts
-        running: Any = prod(x[:j])
-        total, weight, spread = 0.0, 0.0, 0.0
+        first: Any = prod(x[:j])
+        running = first
+        total, weight, spread, lost = 0.0, 0.0, 0.0, 0.0
         for i in range(j, len(x)):
             running = running * x[i] if i > j else running
             total = total + gs[i] * running
             weight += abs(gs[i] * running)
             spread += eg[i] * abs(running) if eg else 0.0
-        return total, 2 * (len(x) + 4) * run.rounding.u * weight + spread + run.rounding.eta
+            lost += abs(gs[i]) + 2
+        # Torch sums g y and divides by x: y, g y and their sum are each stored, and lose what is subnormal.
+        lost *= run.rounding.eta * (1 / abs(x[j]) if x[j] else 1 + abs(first))
+        return total, 2 * (len(x) + 4) * run.rounding.u * weight + spread + lost + run.rounding.eta
 
     return [_each_of_line(n.dim, [n.self.conj(), g], compute)]
 

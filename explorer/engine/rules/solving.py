@@ -11,7 +11,7 @@ from itertools import product
 
 from explorer.engine.array import Array, Values, broadcast_shapes
 from explorer.engine.blocks import Part, blocks
-from explorer.engine.elementwise import Full, Missing, index_along
+from explorer.engine.elementwise import Full, Missing, index_along, unless
 from explorer.engine.registry import Site, vjp
 from explorer.engine.run import Run
 
@@ -169,9 +169,12 @@ def inverse(n: Site, g: Array, *_: Array | None) -> Vjp:
 
 @vjp("LinalgDetBackward0")
 def det(n: Site, g: Array, *_: Array | None) -> Vjp:
-    """d = det A:  dA = g d̄ A⁻ᴴ."""
+    """d = det A:  dA = g d̄ A⁻ᴴ.
+
+    Torch solves with its own factors, to whose zeros it adds an epsilon: of a singular A nothing is claimed.
+    """
     scale = (g * n.result.conj()).unsqueeze(-1).unsqueeze(-1)
-    return [solve(adjoint(n.A), identity(n.A.shape[-1]) * scale)]
+    return [unless_singular(solve(adjoint(n.A), identity(n.A.shape[-1]) * scale), n.result)]
 
 
 @vjp("LinalgSlogdetBackward0")
@@ -182,7 +185,13 @@ def slogdet(n: Site, sign: Array | None, log: Array | None, *_: Array | None) ->
         log = turn if log is None else log - (sign.conj() * n.sign).imag * 1j
     if log is None:
         return [n.A * 0.0]
-    return [solve(adjoint(n.A), identity(n.A.shape[-1]) * log.unsqueeze(-1).unsqueeze(-1))]
+    scale = log.unsqueeze(-1).unsqueeze(-1)
+    return [unless_singular(solve(adjoint(n.A), identity(n.A.shape[-1]) * scale), n.sign)]
+
+
+def unless_singular(found: Array, known: Array) -> Array:
+    """A solve, with nothing claimed where it has no number although `known` of the matrix is one."""
+    return unless(found, found.ne(found) & known.eq(known).unsqueeze(-1).unsqueeze(-1))
 
 
 @vjp("LinalgPinvBackward0")

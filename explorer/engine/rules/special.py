@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import pi, sqrt
+from math import inf, pi, sqrt
 
 from explorer.engine.array import Array
+from explorer.engine.elementwise import unless
 from explorer.engine.registry import Site, vjp
-from explorer.engine.special import DIGAMMA, ERFINV, I0, I0E, I1, I1E, polygamma
+from explorer.engine.special import DIGAMMA, ERFINV, FLOOR_DIVIDE, I0, I0E, I1, I1E, polygamma
 
 Vjp = list[Array | None]
 
@@ -51,13 +52,19 @@ def lgamma(n: Site, g: Array) -> Vjp:
 @vjp("DigammaBackward0")
 def digamma(n: Site, g: Array) -> Vjp:
     """y = ψ(x):  dx = g ψ′(x)."""
-    return [g * n.self.map(polygamma(1))]
+    return [g * trigamma(n.self)]
 
 
 @vjp("PolygammaBackward0")
 def polygamma_(n: Site, g: Array) -> Vjp:
     """y = ψ⁽ⁿ⁾(x):  dx = g ψ⁽ⁿ⁺¹⁾(x)."""
-    return [g * n.self.map(polygamma(n.n + 1))]
+    return [g * (trigamma(n.self) if n.n == 0 else n.self.map(polygamma(n.n + 1)))]
+
+
+def trigamma(x: Array) -> Array:
+    """ψ′(x), nothing claimed at -1, -2, ..: torch divides by sin² πx there, which its π makes almost 0."""
+    pole = (x < 0) & (x > -inf) & x.map(FLOOR_DIVIDE, 1.0).eq(x)
+    return unless(x.map(polygamma(1)), pole)
 
 
 @vjp("MvlgammaBackward0")
