@@ -107,7 +107,6 @@ class Cuts:
 
     def _wrap(self, handles: Handles, name: str) -> None:
         original: Callable[..., Any] = getattr(torch.Tensor, name)
-        inherited = name not in vars(torch.Tensor)
 
         def wrapper(self_: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             if torch.compiler.is_compiling():
@@ -130,17 +129,7 @@ class Cuts:
             return result
 
         wrapper.__name__, wrapper.__doc__ = name, original.__doc__
-        setattr(torch.Tensor, name, wrapper)
-
-        def restore() -> None:
-            if vars(torch.Tensor).get(name) is not wrapper:
-                return
-            if inherited:
-                delattr(torch.Tensor, name)
-            else:
-                setattr(torch.Tensor, name, original)
-
-        handles.callback(restore)
+        handles.patch(torch.Tensor, name, wrapper)
 
     def _wrap_data(self, handles: Handles) -> None:
         """See the user's own lines read ``.data`` of a result; a parameter's is read to change it."""
@@ -170,13 +159,7 @@ class Cuts:
                 self._note_hold(self_, "assigned", sys._getframe(1))  # its memory is another one now
 
         seen = property(read, assign, original.__delete__, original.__doc__)
-        torch.Tensor.data = seen  # type: ignore[assignment]  # a property that does what the descriptor does
-
-        def restore() -> None:
-            if vars(torch.Tensor).get("data") is seen:
-                del torch.Tensor.data
-
-        handles.callback(restore)
+        handles.patch(torch.Tensor, "data", seen)
 
     def _note_hold(self, tensor: torch.Tensor, how: How, frame: FrameType) -> None:
         try:

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from types import FunctionType, MethodType, TracebackType
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
-_PATCHES = (FunctionType, MethodType)
-_retired: WeakKeyDictionary[Any, dict[tuple[int, str], Any]] = WeakKeyDictionary()
-"""Patches that were undone while another lay over them: what to put back in their stead."""
+_INHERITED = object()
+"""What stands for an attribute that the patched owner did not have itself."""
+
+
+@dataclass(eq=False, slots=True)
+class _Patch:
+    """A patch, what it lies over, and whether its owner has ended."""
+
+    value: object
+    below: object
+    ended: bool = False
+
+
+_patches: dict[tuple[int, str], list[_Patch]] = {}
+"""All patches of a place, the last on top; owners are modules and classes, which outlive them."""
 
 
 class Removable(Protocol):
@@ -79,20 +91,27 @@ class Handles:
         `value` and will put it back, so `value` must turn into a pass-through once it is retired. Where
         they are another `Handles`, that puts back what was there before `value`, whichever ends first.
         """
-        original = getattr(owner, name)
+        inherited = isinstance(owner, type) and name not in vars(owner)
+        patch = _Patch(value, _INHERITED if inherited else getattr(owner, name))
         setattr(owner, name, value)
-        place = (id(owner), name)  # owners are modules and classes: they outlive every patch
+        place = (id(owner), name)
+        _patches.setdefault(place, []).append(patch)
 
         def restore() -> None:
-            if getattr(owner, name) is not value:
-                if type(value) in _PATCHES:
-                    _retired.setdefault(value, {})[place] = original
-                return
-            below: Any = original
-            # What was there before the first patch may be of a kind that has no weak references.
-            while type(below) in _PATCHES and place in _retired.get(below, {}):
-                below = _retired[below][place]
-            setattr(owner, name, below)
+            patches = _patches[place]
+            patch.ended = True
+            if vars(owner).get(name) is not patches[-1].value:  # somebody else's lies on top
+                patches.remove(patch)
+            elif patches[-1].ended:
+                below = patches.pop().below
+                while patches and patches[-1].ended and patches[-1].value is below:
+                    below = patches.pop().below
+                if below is _INHERITED:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, below)
+            if all(one.ended for one in patches):
+                del _patches[place]
 
         self._undo.append(restore)
 

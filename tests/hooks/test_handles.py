@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from itertools import permutations
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
+import explorer
 from hooks.handles import Handles
 
 
@@ -31,6 +34,45 @@ def test_whoever_ends_first(order: tuple[int, ...]) -> None:
     for number in order:
         owners[number].close()
     assert [place.call for place in places] == [original, original]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_what_a_class_inherited_is_not_left_as_its_own(order: tuple[int, ...]) -> None:
+    class Above:
+        def call(self) -> str:
+            return "above"
+
+    class Below(Above):
+        pass
+
+    owners = [Handles() for _ in range(3)]
+    for owner in owners:
+        owner.patch(Below, "call", lambda self: "patched")
+    for number in order:
+        assert "call" in vars(Below)
+        owners[number].close()
+    assert "call" not in vars(Below)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_watches_that_end_in_any_order(order: tuple[int, ...]) -> None:
+    def bound() -> list[object]:
+        owners: list[tuple[Any, str]] = [
+            (torch.optim.Optimizer, "zero_grad"),
+            (torch.autograd.graph, "_engine_run_backward"),
+            *((torch.Tensor, name) for name in ("detach", "item", "data")),
+            (torch.no_grad, "__exit__"),
+        ]
+        return [vars(owner).get(name) for owner, name in owners]
+
+    before = bound()
+    watches = [explorer.watch() for _ in range(3)]
+    for watch in watches:
+        watch.__enter__()
+    assert all(now is not then for now, then in zip(bound(), before, strict=True))
+    for number in order:
+        watches[number].__exit__(None, None, None)
+    assert all(now is then for now, then in zip(bound(), before, strict=True))
 
 
 def test_what_somebody_else_put_over_it_stays() -> None:
