@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from explorer.errors import ExplorerError, NothingDifferentiableError, UsageError
-from explorer.printing import print_reports, tell, tell_of_misplaced, tell_of_the_run, write
+from explorer.printing import EXIT_USAGE, print_reports, tell, tell_of_misplaced, tell_of_the_run, write
 from explorer.progress import ProgressLine
-from explorer.saying import say
+from explorer.saying import say_words
 
 if TYPE_CHECKING:
     from explorer.costs import Order
     from explorer.pipeline import Exploration
     from explorer.report import CheckMode
 
-EXIT_USAGE, EXIT_STRICT, EXIT_NOTHING = 2, 3, 4
+EXIT_STRICT, EXIT_NOTHING = 3, 4
 FEW_NODES, TOLD_NODES = 150, 2000
 """Graphs of at most so many nodes have an element of each gradient worked out; the second with --explain."""
 
@@ -59,7 +59,8 @@ class _Command(click.Command):
 @click.command(
     cls=_Command,
     context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
-    epilog="Exit: the script's own code; 2 usage, 3 with --strict when something is wrong, "
+    epilog="Exit: the script's own code; where that is 0: 1 when an output could not be written, 2 usage "
+    "(also a NAME the script does not know), 3 with --strict when something is wrong, "
     "4 nothing differentiable.",
 )
 @click.version_option(package_name="autograd-explorer")
@@ -188,13 +189,13 @@ def main(
     if line is not None:
         line.close()
     session = exploration.session
-    told = quiet or not session.reports or print_reports(session, full)
-    told = tell(exploration, explain, leaf, why, sort) and told
+    printed = quiet or not session.reports or print_reports(session, full)
+    told = tell(exploration, explain, leaf, why, sort)
     written = write(session, places, {"depth": depth, "full": full, "focus": focus}, exploration.rank)
     tell_of_the_run(exploration, quiet)
     if not quiet:
         tell_of_misplaced(arguments)
-    code = _exit_code(exploration, told and written, strict)
+    code = _exit_code(exploration, max(int(not printed), told, written), strict)
     if exploration.outcome.interrupted:
         raise _Interrupted
     sys.exit(code)
@@ -231,17 +232,23 @@ def _merge(outputs: tuple[str, ...], quiet: bool, files: tuple[str, ...]) -> Non
     merge.main([*words, *(["-q"] if quiet else []), *files], "explore --merge")
 
 
-def _exit_code(exploration: Exploration, complete: bool, strict: bool) -> int:
-    """Say what is missing; the script's own code, unless it is 0 and there is more to tell."""
+def _exit_code(exploration: Exploration, failed: int, strict: bool) -> int:
+    """Say what is missing; the script's own code, unless it is 0 and there is more to tell.
+
+    A name that the script does not know (--root, --paths, --why) is a usage error, found late.
+
+    Args:
+        failed: the code that printing and writing ask for, 0 where all went well.
+    """
     own = exploration.outcome.code
     for problem in exploration.problems:
-        say(f"explore: {problem}")
+        say_words(f"explore: {problem}")
     if exploration.error is not None:
-        say(f"explore: {exploration.error}")
+        say_words(f"explore: {exploration.error}")
         if own == 0:
             return EXIT_NOTHING if isinstance(exploration.error, NothingDifferentiableError) else EXIT_USAGE
-    if own == 0 and not complete:
-        return 1
+    if own == 0 and failed:
+        return failed
     if own == 0 and strict and any(report.wrong for report in exploration.session.reports):
         return EXIT_STRICT
     return own

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from explorer.cli import main
+from explorer.saying import say_words
 from tests.conftest import Explore
 
 COMMAND = [str(Path(sys.executable).with_name("explore"))]
@@ -285,7 +286,7 @@ def test_the_paths_to_a_variable_are_listed(explore: Explore) -> None:
     assert "2 paths from r to b" in err
     assert "sum of all 2: 48" in err
     code, _, err = explore(HAND, "-q", "--paths", "nothing")
-    assert code == 1
+    assert code == 2
     assert "there are a, b, c, d, r" in err
 
 
@@ -335,8 +336,35 @@ def test_why_a_gradient_is_what_it_is(explore: Explore) -> None:
         code, _, err = explore(script, "-q", "--why", name)
         assert (code, words in err) == (0, True), err
     code, _, err = explore(script, "-q", "--why", "nothing")
-    assert code == 1
+    assert code == 2
     assert "no tensor is called 'nothing'" in err
+
+
+@pytest.mark.parametrize("option", ["--root", "--paths", "--why"])
+def test_an_unknown_name_is_a_usage_error_but_never_hides_the_scripts_own_code(
+    explore: Explore, option: str, tmp_path: Path
+) -> None:
+    code, _, err = explore(HAND, "-q", option, "nothing", "-o", "a.json")
+    assert code == 2
+    assert "nothing" in err
+    assert (option == "--root") != (tmp_path / "a.json").exists()
+    assert explore(HAND + "raise SystemExit(5)\n", "-q", option, "nothing")[0] == 5
+
+
+def test_sentences_fit_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a file they stay on a line each, for a search to find them."""
+    sentence = "explore: nothing differentiable: " + "word " * 30 + "end"
+    say_words(sentence)
+    assert capsys.readouterr().err == sentence + "\n"
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    say_words(sentence)
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) <= 50
+    assert [line[:2] for line in lines[1:]] == ["  "] * (len(lines) - 1)
+    assert " ".join(line.strip() for line in lines) == sentence
 
 
 def test_modules_are_sorted_by_cost(explore: Explore, tmp_path: Path) -> None:
