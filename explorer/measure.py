@@ -199,13 +199,18 @@ def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:
         receive(_from_large(flat, shape, dtype, numel))
 
 
+def has_data(tensor: torch.Tensor) -> bool:
+    """Whether `tensor` is more than a shape and a dtype, as meta and fake tensors are."""
+    return not tensor.is_meta and type(tensor).__name__ != "FakeTensor"
+
+
 def elements(tensor: torch.Tensor) -> torch.Tensor | None:
     """The dense tensor that holds all elements of `tensor` that may differ from zero.
 
     A strided tensor is returned as it is, and zeros without memory as one zero expanded; None for one
     without data.
     """
-    if tensor.is_meta or type(tensor).__name__ == "FakeTensor":
+    if not has_data(tensor):
         return None
     if tensor._is_zerotensor():  # torch.func's zeros without memory
         return tensor.new_zeros(()).expand(tensor.shape)

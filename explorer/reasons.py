@@ -41,7 +41,8 @@ class Why:
     """The answer: `reason` in a word, `text` in a sentence, and the proof.
 
     `path` are the nodes of the graph of the loss from the loss to the tensor ((), if there is none),
-    `at` the place to look at, `gradient` the norm of what arrives (None: nothing does).
+    `at` the place to look at, `gradient` the norm of what arrives (None: nothing does, or it has no data,
+    as on the device meta).
     """
 
     reason: Reason
@@ -118,6 +119,9 @@ def _reached(leaf: bool, name: str, report: Report, number: int, slot: int, path
     """The tensor is in the graph: what arrives, and where it became nothing."""
     record = report.gradient(number, slot)
     steps = f"{len(path)} nodes from the loss"
+    ran = report.gradients[number]
+    if record is None and ran is not None and ran.unread:
+        return Why("reached", f"`{name}` gets a gradient without data, {steps}.", path, path[-1].source)
     if record is None:
         at = next((node for node in path if report.gradient(node.id) is None), path[-1])
         where = f" at line {at.source.line}" if at.source else ""

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from explorer.measure import Pending, at_once, in_shape_of, measure
+from explorer.measure import Pending, at_once, has_data, in_shape_of, measure
 from explorer.report import GradientRecord, NodeGradients
 from explorer.trace import Trace
 from hooks.nodes import Event, Gradients
@@ -43,6 +43,7 @@ class Recorder:
         self._received: list[list[GradientRecord | None]] = [[] for _ in trace.live]
         self._times: list[tuple[float, int] | None] = [None] * len(trace.live)
         self._edges: list[GradientRecord | None] = [None] * len(trace.links)
+        self._unread: dict[int, int] = {}
         self._pending = Pending()
         self._alone = _sole_edges(trace)
         self._sent: dict[Slot, Sent] = {}
@@ -61,6 +62,8 @@ class Recorder:
             sent = self._sent.pop((node, slot), None)
             record = self._arrived(sent, tensor) if sent is not None else None
             received[slot] = record or self._measured(tensor, received, slot)
+            if received[slot] is None:
+                self._note_unread(node, tensor)
         if event.grad_inputs is not None:
             self._contributions(node, event.grad_inputs, event.grad_outputs)
 
@@ -83,10 +86,11 @@ class Recorder:
         self._sums.clear()
         self._share()
         nodes: list[NodeGradients | None] = []
-        for received, times in zip(self._received, self._times, strict=True):
+        for node, (received, times) in enumerate(zip(self._received, self._times, strict=True)):
             seconds, order = times or (0.0, -1)
-            ran = times is not None or any(received)
-            nodes.append(NodeGradients(tuple(received), seconds, order) if ran else None)
+            unread = self._unread.get(node, 0)
+            ran = times is not None or any(received) or unread
+            nodes.append(NodeGradients(tuple(received), seconds, order, unread) if ran else None)
         return tuple(nodes), tuple(self._edges)
 
     def _measured(
@@ -158,6 +162,13 @@ class Recorder:
             received.extend([None] * (slot + 1 - len(received)))
             if received[slot] is None and tensor is not None:
                 received[slot] = self._measured(tensor, received, slot)
+                if received[slot] is None:
+                    self._note_unread(node, tensor)
+
+    def _note_unread(self, node: int, tensor: torch.Tensor) -> None:
+        """Count a gradient that came without data; what is still on a device has some."""
+        if not has_data(tensor):
+            self._unread[node] = self._unread.get(node, 0) + 1
 
     def _share(self) -> None:
         """Give each edge that is its target's only source the record of that target."""

@@ -141,12 +141,14 @@ class NodeGradients:
 
     `received[k]` is the total gradient for forward output k (summed over all consumers, after the
     user's tensor hooks), None where none came. `seconds` is the time of the node's own formula.
-    `index` is its place in the order of execution.
+    `index` is its place in the order of execution. `unread` is how many of the gradients that came had no
+    data (meta and fake tensors): they are None in `received` too.
     """
 
     received: tuple[GradientRecord | None, ...]
     seconds: float = 0.0
     index: int = 0
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,8 @@ def _nothing_compared(graph: Graph, index: int, outcome: Outcome) -> str:
         return "its gradient is the one backward was given"
     if outcome.notes:
         return "; ".join(dict.fromkeys(outcome.notes))
+    if any(spec is not None and spec.device == "meta" for spec in graph.nodes[index].outputs):
+        return "its gradient cannot be read: a meta tensor has no memory"
     return "no gradient reached or left it"
 
 

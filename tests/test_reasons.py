@@ -19,6 +19,14 @@ def test_a_reached_leaf_and_its_path() -> None:
     loss.backward()
 
 
+def test_a_gradient_without_data_has_come_all_the_same() -> None:
+    w, unused = (torch.ones(2, device="meta", requires_grad=True) for _ in range(2))
+    answer = why(w, (w * w).sum())
+    assert (answer.reason, answer.gradient) == ("reached", None)
+    assert answer.text == "`w` gets a gradient without data, 3 nodes from the loss."
+    assert why(unused, (w * w).sum()).reason == "not reached"
+
+
 def test_a_result_keeps_no_grad() -> None:
     x = torch.ones(2, requires_grad=True)
     h = x * 3

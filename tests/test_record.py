@@ -11,6 +11,7 @@ import explorer
 from explorer import record as recording
 from explorer.measure import Pending, at_once, in_shape_of, measure
 from explorer.record import Recorder
+from explorer.render import reading, text
 from explorer.report import SMALL, GradientRecord
 from explorer.trace import trace
 from hooks.nodes import capture
@@ -283,3 +284,33 @@ def test_a_subclass_sees_no_operation_of_ours() -> None:
     assert watch.report.gradients == ()
     assert any("__torch_dispatch__" in problem for problem in watch.report.problems)
     assert "not reached" not in str(watch.report)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_gradients_without_data_came(asked: bool) -> None:
+    """On the device meta there is nothing to measure, and yet they are not missing."""
+    w = torch.ones(3, 2, device="meta", requires_grad=True)
+    loss = (w * 2).sum()
+    with explorer.watch() as watch:
+        if asked:
+            torch.autograd.grad(loss, w)
+        else:
+            loss.backward()
+    report = watch.report
+    assert [one and (one.received, one.unread) for one in report.gradients] == [((None,), 1)] * 3
+    assert reading.loads(report.to_json()).reports[0].gradients == report.gradients
+    drawn = text.text(report)
+    assert ("no data" in drawn, "no grad" in drawn) == (True, False)
+
+
+def test_a_gradient_that_did_not_come_is_none_and_not_unread() -> None:
+    x = torch.ones(4, requires_grad=True)
+    first = x.split(2)[0]
+    report = explorer.explore(first.sum())
+    (split,) = [
+        one
+        for node, one in zip(report.graph.nodes, report.gradients, strict=True)
+        if node.name == "SplitBackward0"
+    ]
+    assert split is not None
+    assert (split.received[1], split.unread) == (None, 0)

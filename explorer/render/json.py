@@ -161,6 +161,7 @@ def _node(report: Report, node: Node) -> Object:
         "gradients": None if ran is None else [_gradient(record) for record in ran.received],
         "seconds": None if ran is None else _number(ran.seconds),
         "index": None if ran is None else ran.index,
+        "unread": 0 if ran is None else ran.unread,
         "verdict": None
         if verdict is None
         else {

@@ -20,7 +20,8 @@ class Mark:
     `low` and `high` bound the RMS of its members' gradients (None: nothing finite flowed), `least` is the
     smallest that is not 0. `state`:
     "flow", "hazard" (NaN or Inf), "zero" (all exactly), "none" (no gradient came), "unreached" (never
-    ran), or "" (nothing was recorded). `worst` is the worst verdict, `findings` are the members'.
+    ran), or "" (nothing was recorded). `worst` is the worst verdict, `findings` are the members'. `unread`:
+    gradients did come, but without data (meta tensors).
     """
 
     state: str
@@ -32,6 +33,7 @@ class Mark:
     worst: Verdict | None = None
     findings: tuple[Finding, ...] = ()
     least: float | None = None
+    unread: bool = False
 
     @property
     def wrong(self) -> bool:
@@ -48,7 +50,7 @@ class Mark:
         if self.state == "zero":
             return theme.ZERO
         if self.state == "none":
-            return theme.NO_GRADIENT
+            return theme.NO_DATA if self.unread else theme.NO_GRADIENT
         if self.state == "unreached":
             return theme.NOT_REACHED
         if self.low is None or self.high is None:
@@ -195,8 +197,9 @@ def _mark(
     own = list(shown)
     levels = [rms for rms in (node_rms(report, node) for node in own) if rms is not None]
     if not levels:
-        ran = any(node < len(report.gradients) and report.gradients[node] is not None for node in own)
-        return Mark("none" if ran else "unreached", worst=worst, findings=said)
+        ran = [one for node in own if node < len(report.gradients) and (one := report.gradients[node])]
+        unread = any(one.unread for one in ran)
+        return Mark("none" if ran else "unreached", worst=worst, findings=said, unread=unread)
     if all(record.zero for node in own for record in received(report, node)):
         return Mark("zero", 0.0, 0.0, worst=worst, findings=said)
     least = min((level for level in levels if level > 0), default=None)

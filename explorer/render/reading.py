@@ -193,7 +193,8 @@ def _read_ran(item: Object) -> NodeGradients | None:
     if item["gradients"] is None:
         return None
     received = tuple(fields.optional(record, _read_gradient) for record in fields.listed(item, "gradients"))
-    return NodeGradients(received, fields.real(item["seconds"]), fields.integer(item, "index"))
+    unread = fields.whole(item.get("unread", 0))
+    return NodeGradients(received, fields.real(item["seconds"]), fields.integer(item, "index"), unread)
 
 
 def _read_gradient(item: Object) -> GradientRecord:

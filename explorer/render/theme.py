@@ -153,6 +153,7 @@ VIEWS: Final = frozenset(
 # ---------------------------------------------------------------- words
 NOT_REACHED: Final = "not reached"
 NO_GRADIENT: Final = "no grad"
+NO_DATA: Final = "no data"
 ZERO: Final = "0 (exact)"
 CUSTOM: Final = "custom Function"
 WRONG: Final = "≠"

@@ -58,7 +58,7 @@ function nodeOf(raw, id) {
     saved: (raw.v || []).map((saved) => ({name: text(saved.n), spec: specOf(saved.s), bytes: saved.b || 0,
       text: saved.t || "", leaf: saved.l ? saved.l - 1 : null, problem: saved.p || ""})),
     received: (raw.g || []).map((record, slot) => record && recordOf(record, outputs[slot])),
-    ran: Boolean(raw.i), index: raw.i ? raw.i - 1 : -1, seconds: raw.t || 0,
+    ran: Boolean(raw.i), unread: raw.u || 0, index: raw.i ? raw.i - 1 : -1, seconds: raw.t || 0,
     forward: raw.x || [],
     verdict: raw.d ? {status: text(raw.d[0]), reason: text(raw.d[1]), ratio: raw.d[2] === null ? null : numberOf(raw.d[2]),
       elements: raw.d[3], of: raw.d[4]} : null,
@@ -147,7 +147,7 @@ function rmsOf(node) {
 function gradientWords(report, node) {
   if (!report.ran) return "";
   const records = node.received.filter(Boolean);
-  if (!records.length) return node.ran ? "no grad" : "not reached";
+  if (!records.length) return node.unread ? "no data" : node.ran ? "no grad" : "not reached";
   const broken = records.filter((record) => record.broken);
   if (broken.length) {
     const nans = broken.reduce((sum, record) => sum + record.broken[0], 0);

@@ -290,6 +290,7 @@ def _node(report: Report, node: Node, strings: _Strings, signed: bool) -> Object
             ],
             "t": None if ran is None else finite(float(f"{ran.seconds:.3g}")),
             "i": None if ran is None else ran.index + 1,
+            "u": 0 if ran is None else ran.unread,
             "x": None if forward is None else [numbers(values) for values in forward],
             "d": _verdict(report.verdict(node.id), strings),
         }

@@ -81,7 +81,7 @@ function gradientOf(report, node) {
   if (!report.ran) return section("Gradient", make("p", {class: "under"}, "backward was not run"));
   const blocks = node.received.map((record, slot) => {
     const name = node.received.length > 1 ? make("p", {class: "under"}, `output ${slot}`) : null;
-    if (!record) return [name, make("p", {class: "under"}, "no gradient came")];
+    if (!record) return [name, make("p", {class: "under"}, node.unread ? "it came without data" : "no gradient came")];
     const values = record.values && record.values.length > 1 ? record.values : null;
     return [name, rows([
       ["value", record.values && record.values.length === 1 ? make("span", {class: "gradient"}, exact(record.values[0])) : ""],
