@@ -15,21 +15,16 @@ by differences between rows that it leaves alone, is not told, for it changes no
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Any, TypeAlias
 
 import torch
 
-from explorer.engine.array import Array, Values
+from explorer.agreement import MORE, Equation, judge, on_a_grid
+from explorer.engine.array import Array
 from explorer.engine.compare import _unravel as unravel
 from explorer.engine.leaf import same_memory
-from explorer.engine.rounding import Rounding, rounding_of
-from explorer.engine.run import Run
-from explorer.engine.sampling import Points, plan
 from explorer.evidence import Altered
 from explorer.forward_values import (
-    DEAR,
     Held,
     Slot,
     Store,
@@ -51,36 +46,11 @@ ValueOf: TypeAlias = "Callable[[Any, int], tuple[Number, ...] | None]"
 NODES, SAMPLE, STRETCH = 5_000, 2_000, 250
 """Of graphs beyond `NODES`, `SAMPLE` are looked at, in stretches: reading what all saved would take long."""
 
-POINTS, MORE = 6, 32
-"""Elements of one output computed again, in a sample and in full."""
-
-SMALL = 2_000
-"""Outputs that take no more reads are computed again whole."""
+POINTS = 6
+"""Elements of one output computed again in a sample; in full, `MORE`."""
 
 WORK, MUCH = 1_500_000, 20_000_000
 """Reads for all of one graph, in a sample and in full."""
-
-LEVELS = 1 << 10
-"""Numbers on a grid of at most so many steps, where what was computed is on none, were rounded on purpose."""
-
-MARGIN = 10.0
-"""Times the error bound that must be exceeded: kernels of a forward are more various than of a backward."""
-
-
-@dataclass(slots=True)
-class _Equation:
-    """What node `node` computes from its inputs, and the value of its output that was kept."""
-
-    node: int
-    computed: Value
-    kept: Value
-    place: Slot
-    root: bool = False
-    result: bool = False  # the node's own formula uses the output
-    signs: bool = False  # nobody uses more of the output than its sign
-    flips: bool = False  # and that differs
-    failed: tuple[tuple[int, ...], float, float] | None = None
-    holds: bool = False
 
 
 def altered_values(
@@ -106,7 +76,7 @@ def altered_values(
         limit = MUCH if whole else WORK
         held: set[Held] = set()
         for one in equations:
-            limit -= _judge(one, points)
+            limit -= judge(one, points)
             if one.holds:
                 held |= one.computed.names | one.kept.names
             if limit < 0:
@@ -129,7 +99,7 @@ def sampled(graph: Graph) -> Collection[int]:
     return {node for start in starts for node in graph.order[start : start + STRETCH]}
 
 
-def _equations(trace: Trace, store: Store, roots: Sequence[Any]) -> Iterable[_Equation]:
+def _equations(trace: Trace, store: Store, roots: Sequence[Any]) -> Iterable[Equation]:
     """Every output that is kept and can be computed from other kept values, inputs first."""
     graph = trace.graph
     values: dict[Slot, Value] = dict(store.kept)
@@ -149,156 +119,13 @@ def _equations(trace: Trace, store: Store, roots: Sequence[Any]) -> Iterable[_Eq
             elif kept.array is not None and not (side.array and same_memory(side.array, kept.array)):
                 own = own_result(graph.nodes[index], store.own[index])
                 result = slot == 0 and own is not None and same_memory(own, kept.array)
-                yield _Equation(index, side, kept, place, result=result, signs=_signs_alone(place, store))
+                yield Equation(index, side, kept, place, result=result, signs=_signs_alone(place, store))
             root = final.get(place)
             if root is not None and side.array is not None:
                 array = plain(root.detach())
                 if isinstance(array, Array) and array.shape == side.array.shape:
                     whole = Value(array, side.dtypes, frozenset())
-                    yield _Equation(index, side, whole, place, root=True)
-
-
-# -------------------------------------------------------------------- whether they agree
-
-
-def _judge(one: _Equation, count: int) -> int:
-    """Compare both sides at a few elements; gives the reads that took."""
-    rounding = rounding_of(one.computed.dtypes)
-    if torch.get_float32_matmul_precision() != "highest":
-        rounding = replace(rounding, product=2.0**-8)
-    kept, computed = one.kept.array, one.computed.array or one.computed.bare
-    if kept is None or computed is None or not kept.numel or computed.is_complex:
-        return 0
-    shape = kept.shape
-    if kept.numel * one.computed.cost <= SMALL:
-        count = max(count, kept.numel)
-    points = plan(shape, one.node, count)
-    middle = points[len(points) // 2]
-    run = Run(rounding)
-    computed.at([(i,) for i in middle], 1, run)
-    if run.work > DEAR:
-        return run.work
-    if run.work > DEAR // 20:
-        points = points[:3]
-    side = one.computed
-    if side.array is not None:
-        one.failed, finite = _one_by_one(one, side.array, kept, points, rounding, run)
-        one.holds = finite and one.failed is None
-    if not one.holds and side.bare is not None:
-        one.failed = _in_pairs(side, kept, points, rounding, run)
-    elif side.assumed:
-        one.failed = None  # a bias that was changed since changes no gradient
-    return run.work
-
-
-Failed: TypeAlias = "tuple[tuple[int, ...], float, float] | None"
-
-
-def _both(
-    computed: Array, kept: Array, points: Points, rounding: Rounding, run: Run
-) -> tuple[Values, list[float], Values] | None:
-    """Computed values, their bounds and kept values; None where something is not finite, or nothing asked."""
-    if not points:
-        return None
-    coords = list(zip(*points, strict=True)) if kept.shape else []
-    values, errors = computed.at(coords, len(points), run)
-    stored = kept.at(coords, len(points), Run(rounding, bounds=False))[0]
-    errors = errors or [rounding.u * abs(value) for value in values]
-    return values, errors, stored
-
-
-def _one_by_one(
-    one: _Equation, computed: Array, kept: Array, points: Points, rounding: Rounding, run: Run
-) -> tuple[Failed, bool]:  # fmt: skip
-    """The element that is farthest from its value, if far beyond the bound; whether all could be compared."""
-    both = _both(computed, kept, points, rounding, run)
-    if both is None:
-        return None, False
-    values, errors, stored = both
-    worst, most, finite = None, MARGIN, True
-    for point, value, have, error in zip(points, values, stored, errors, strict=True):
-        if not (isfinite(value) and isfinite(have) and isfinite(error)):
-            finite = False
-            continue
-        share = abs(value - have) / (2 * error) if error else 0.0
-        if share > most and not _excused(computed, point, abs(value - have), rounding):
-            worst, most = (point, have, value), share
-            one.flips |= (value > 0) != (have > 0)
-    if worst and finite and not one.result and not on_a_grid(values):
-        more = plan(kept.shape, len(points), MORE)
-        at = list(zip(*more, strict=True)) if kept.shape else []
-        if on_a_grid(kept.at(at, len(more), Run(rounding, bounds=False))[0]):
-            return None, True  # quantised, as straight-through estimators do it by hand
-    return worst, finite
-
-
-def on_a_grid(values: Sequence[float]) -> bool:
-    """Whether the numbers are few different ones, or lie at equal steps, as quantised ones do.
-
-    Four random numbers beside the smallest and the largest lie so on one of `LEVELS` grids about once in
-    4 million times; fewer are asked for coarser grids.
-    """
-    distinct = sorted(set(values))
-    if len(distinct) < 4:
-        return 1 < len(distinct) < len(values) and len(values) > 3
-    levels = {4: LEVELS // 32, 5: LEVELS // 4}.get(len(distinct), LEVELS)
-    shares = [(value - distinct[0]) / (distinct[-1] - distinct[0]) for value in distinct[1:-1]]
-    return any(all(abs(one * k - round(one * k)) < 2e-3 for one in shares) for k in range(1, levels))
-
-
-def _in_pairs(side: Value, kept: Array, points: Points, rounding: Rounding, run: Run) -> Failed:
-    """Differences between rows, in which what is added to every row cancels.
-
-    Behind a relu only where it let both pass; behind log softmax, which takes a number from each row,
-    differences of differences with the next column.
-    """
-    rows, bare = (kept.shape[0] if kept.shape else 0), side.bare
-    if rows < 2 or bare is None:
-        return None
-    corners = [points, [((p[0] + max(rows // 2, 1)) % rows, *p[1:]) for p in points]]
-    if side.bent == "ReluBackward0":
-        corners = _positive(kept, plan(kept.shape, 0, 8 * len(points)), max(rows // 2, 1), len(points))
-        points = corners[0]
-    if side.bent == "LogSoftmaxBackward0":
-        if kept.ndim != 2:
-            return None
-        corners += [[(p[0], (p[1] + 1) % kept.shape[1]) for p in some] for some in corners[:2]]
-    found = [_both(bare, kept, some, rounding, run) for some in corners]
-    worst, most = None, MARGIN
-    for i, point in enumerate(points):
-        gap = error = 0.0
-        have = []
-        for sign, both in zip((1, -1, -1, 1), found, strict=False):
-            if both is None:
-                return None
-            values, errors, stored = both
-            if not (isfinite(values[i]) and isfinite(errors[i]) and isfinite(stored[i])):
-                return None
-            gap += sign * (values[i] - stored[i])
-            error += errors[i] + 2 * rounding.u * abs(stored[i])
-            have.append(stored[i])
-        share = abs(gap) / (2 * error) if error else 0.0
-        if share > most and not _excused(bare, point, abs(gap) / len(have), rounding):
-            worst, most = (point, have[0], have[0] + gap), share
-    return worst
-
-
-def _positive(kept: Array, points: Points, step: int, count: int) -> list[Points]:
-    """Pairs of places `step` rows apart, at most `count`, both of which a relu let pass."""
-    others = [((p[0] + step) % kept.shape[0], *p[1:]) for p in points]
-    read = Run(rounding_of(["float64"]), bounds=False)
-    here, there = (kept.at(list(zip(*some, strict=True)), len(some), read)[0] for some in (points, others))
-    passed = [i for i, pair in enumerate(zip(here, there, strict=True)) if min(pair) > 0][:count]
-    return [[some[i] for i in passed] for some in (points, others)]
-
-
-def _excused(computed: Array, point: tuple[int, ...], gap: float, rounding: Rounding) -> bool:
-    """Whether an accumulator as coarse as the dtype, or the worst case of all roundings, explains it."""
-    for candidate in (replace(rounding, worst=True), replace(rounding, ua=rounding.u)):
-        errors = computed.at([(i,) for i in point], 1, Run(candidate))[1]
-        if errors and gap <= 4 * errors[0]:
-            return True
-    return False
+                    yield Equation(index, side, whole, place, root=True)
 
 
 # -------------------------------------------------------------------- what to say
@@ -323,15 +150,16 @@ def _recorded(
             continue
         for at, (was, now) in enumerate(zip(recorded, held_now, strict=True)):
             if was != now and was == was and not (signs and (_real(was) > 0) == (_real(now) > 0)):
-                after = hands.after([place])
+                unordered = hands.unordered(place[0])
+                after = {} if unordered else hands.after([place])
                 if after or not hands.replaced(place[0]):
-                    by = line(after[place]) if after else None
-                    yield Altered(place[0], (), unravel(at, array.shape), _real(was), _real(now), by=by)
+                    by, where = line(after[place]) if after else None, unravel(at, array.shape)
+                    yield Altered(place[0], (), where, _real(was), _real(now), perhaps_meant=unordered, by=by)
                 break
 
 
 def _accused(
-    store: Store, graph: Graph, equations: Sequence[_Equation], held: set[Held], hands: Hands
+    store: Store, graph: Graph, equations: Sequence[Equation], held: set[Held], hands: Hands
 ) -> Iterable[Altered]:
     """One fact per failed equation, naming the values that no other equation speaks for.
 
@@ -359,8 +187,8 @@ def _accused(
             continue
         if known and any(map(hands.may_have_changed, harmless)) and not hands.after({*suspects, one.place}):
             continue
-        replaced = hands.replaced(one.node)
-        meant = replaced or (not one.root and (not suspects or one.place not in held))
+        replaced, unordered = hands.replaced(one.node), hands.unordered(one.node)
+        meant = replaced or unordered or (not one.root and (not suspects or one.place not in held))
         meant = meant or (not known and _perhaps_replaced(graph, one, hands))
         if (
             (harmless or free)
@@ -372,13 +200,15 @@ def _accused(
             suspects.add(one.place)
         spoken_for = (place for place in one.computed.names if _matters(place, store))
         after = hands.after(suspects) or hands.after([*spoken_for, *([] if one.root else [one.place])])
+        if unordered:
+            after = {}  # some hand may have come first, unnoted here: no line is to blame
         if replaced and not after:
             continue
         if after:
             suspects, meant = set(after), replaced
         elif known:
             suspects = set(filter(hands.may_have_changed, suspects)) or suspects
-        by = line(max(after.values(), key=lambda hold: hold.number)) if after else None
+        by = line(max(after.values(), key=lambda hold: hold.moment)) if after else None
         spelled = tuple(sorted({_name(graph, place) for place in suspects}))
         point, kept, computed = one.failed
         yield Altered(one.node, spelled, point, kept, computed, one.root, meant, by)
@@ -399,7 +229,7 @@ def _matters(place: Held, store: Store) -> bool:
     return isinstance(place[1], str) or bool(store.keepers.get((place[0], place[1]), set()) - _SIGN)
 
 
-def _perhaps_replaced(graph: Graph, one: _Equation, hands: Hands) -> bool:
+def _perhaps_replaced(graph: Graph, one: Equation, hands: Hands) -> bool:
     """Whether there are values on the way to a result that scripts replace: scores, or losses of elements."""
     between = hands.between(one.node)
     return any("Loss" in graph.nodes[node].name for node in between) if one.root else bool(between)

@@ -6,7 +6,7 @@ those, `computed` makes the outputs of the nodes behind, as recipes that nobody 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -69,8 +69,8 @@ class Store:
 # -------------------------------------------------------------------- what is kept
 
 
-Unchanged: TypeAlias = "Callable[[torch.Tensor, int], bool]"
-"""Whether a leaf is surely what it was when the node with this number was made."""
+Unchanged: TypeAlias = "Callable[[torch.Tensor, Iterable[Any]], bool]"
+"""Whether a leaf is surely what it was when the first of these live nodes was made."""
 
 
 def kept_values(
@@ -105,7 +105,7 @@ def kept_values(
             if live.variable._version == 0:
                 # never changed with autograd's knowledge: it is what it was, even if nobody saved it
                 _keep(store, graph, (node.id, 0), array)
-            elif unchanged is not None and unchanged(live.variable, _first_number(trace, node.id)):
+            elif unchanged is not None and unchanged(live.variable, _users(trace, node.id)):
                 _keep(store, graph, (node.id, 0), array)
                 if (node.id, 0) in store.kept:
                     store.kept[node.id, 0] = replace(store.kept[node.id, 0], names=frozenset())
@@ -128,11 +128,10 @@ def plain(value: Any) -> Any:
     return value_of(value)
 
 
-def _first_number(trace: Trace, index: int) -> int:
-    """The number of the first node that used a leaf."""
+def _users(trace: Trace, index: int) -> list[Any]:
+    """The live nodes that used a leaf."""
     graph = trace.graph
-    users = [trace.live[graph.edges[edge].source] for edge in graph.incoming[index]]
-    return min((int(user._sequence_nr()) for user in users), default=0)
+    return [trace.live[graph.edges[edge].source] for edge in graph.incoming[index]]
 
 
 def _keep(store: Store, graph: Graph, place: Slot, array: Array, keeper: str = "") -> None:

@@ -17,7 +17,7 @@ from explorer.graph import Source
 from explorer.places import line_of
 from explorer.trace import Trace
 from explorer.values import argument_names
-from hooks.edits import LAST, Edits, Hold
+from hooks.edits import Edits, Hold, Moment
 from hooks.memory import storage_of
 from hooks.saved import read
 
@@ -34,23 +34,35 @@ class Hands:
         """Whether the notes are complete from the making of all that went into `node`."""
         if self._edits is None:
             return False
-        behind = [self._number(one) for one in [node, *self.between(node)]]
-        return all(number < 0 or self._edits.since <= number < LAST for number in behind)
+        return all(map(self._edits.complete, self._made([node, *self.between(node)])))
+
+    def unordered(self, node: int) -> bool:
+        """Whether the notes cannot be ordered with the making and the use of its result, for the threads.
+
+        Nobody knows of what thread a node is, or one thread made what another used.
+        """
+        if self._edits is None:
+            return False
+        moments = self._made([node, *self.between(node)]) + self._uses(node)
+        return len({None if one is None else one.thread for one in moments}) > 1 or None in moments
 
     def replaced(self, node: int) -> bool:
         """Whether its result was taken hold of before its use, or a value on the way that nobody kept."""
         if self._edits is None:
             return False
-        first = self._first_use(node)
-        made = self._number(node)
-        own = [*self._of(made), *self._on((node, 0))]
-        if any(hold.how != "detach" and made < hold.number <= first for hold in own):
-            return True
-        return any(self._of(self._number(one)) for one in self.between(node))
+        uses = self._uses(node)
+        for made in self._made([node]) or [None]:
+            own = [*self._of(made), *self._on((node, 0))]
+            if any(
+                hold.how != "detach" and not hold.before(made) and not any(map(hold.after, uses))
+                for hold in own
+            ):
+                return True
+        return any(self._of(made) for made in self._made(self.between(node)))
 
     def touched(self, node: int) -> bool:
         """Whether anybody took hold of the result of `node`, ever."""
-        return bool(self._of(self._number(node)))
+        return any(map(self._of, self._made([node])))
 
     def may_have_changed(self, place: Held) -> bool:
         """Whether somebody took hold of a value, or could have written to it unnoted, through NumPy.
@@ -59,7 +71,7 @@ class Hands:
         """
         if isinstance(place[1], str) or not self.know(place[0]):
             return True
-        return bool(self._on(place) or self._of(self._number(place[0])))
+        return bool(self._on(place)) or self.touched(place[0])
 
     def after(self, places: Iterable[Held]) -> dict[Held, Hold]:
         """Those of `places` that were taken hold of after their first use, each with the latest such hold.
@@ -69,8 +81,8 @@ class Hands:
         found: dict[Held, Hold] = {}
         for place in places:
             node, slot = place
-            used = self._number(node) if isinstance(slot, str) else self._first_use(node)
-            holds = [hold for hold in self._on(place) if used < hold.number < LAST and hold.how != "detach"]
+            uses = self._made([node]) if isinstance(slot, str) else self._uses(node)
+            holds = [hold for hold in self._on(place) if hold.how != "detach" and any(map(hold.after, uses))]
             if holds:
                 found[place] = holds[-1]
         return found
@@ -88,24 +100,24 @@ class Hands:
                     waiting.append(edge.target)
         return found
 
-    def _first_use(self, node: int) -> int:
-        """The number of the first operation that used the result of `node`, past views of it."""
-        graph, first, waiting = self._trace.graph, LAST, [node]
+    def _uses(self, node: int) -> list[Moment | None]:
+        """When the operations that used the result of `node` were made, past views of it."""
+        graph, found, waiting = self._trace.graph, list[int](), [node]
         while waiting:
             for index in graph.incoming[waiting.pop()]:
                 source = graph.edges[index].source
-                if passes_on(graph.nodes[source].name):
-                    waiting.append(source)
-                else:
-                    first = min(first, self._number(source))
-        return first
+                (waiting if passes_on(graph.nodes[source].name) else found).append(source)
+        return self._made(found)
 
-    def _number(self, node: int) -> int:
-        live = self._trace.live[node]
-        return -1 if self._trace.graph.nodes[node].kind == "leaf" else int(live._sequence_nr())
+    def _made(self, nodes: Iterable[int]) -> list[Moment | None]:
+        """When these nodes were made, None where that is not known; leaves left out."""
+        edits, trace = self._edits, self._trace
+        if edits is None:
+            return []
+        return [edits.made(trace.live[one]) for one in nodes if trace.graph.nodes[one].kind != "leaf"]
 
-    def _of(self, number: int) -> list[Hold]:
-        holds = self._edits.of_node(number) if self._edits is not None and number >= 0 else ()
+    def _of(self, made: Moment | None) -> list[Hold]:
+        holds = self._edits.of_node(made) if self._edits is not None and made is not None else ()
         return [hold for hold in holds if hold.how != "detach"]
 
     def _on(self, place: Held) -> tuple[Hold, ...]:

@@ -41,14 +41,16 @@ class Record(list[str]):
     """Where nodes were made; a list of text, because torch joins it when a user's anomaly mode prints it.
 
     `place` is the user's line, `inner` the innermost instruction (often torch's own Python),
-    `library` the innermost line of another package below the user's, `call` the module's call.
+    `library` the innermost line of another package below the user's, `call` the module's call, `thread` the
+    number of the thread, by `hooks.threads`.
     """
 
-    __slots__ = ("call", "inner", "library", "place")
+    __slots__ = ("call", "inner", "library", "place", "thread")
     place: Place | None
     inner: Place | None
     library: Place | None
     call: Call
+    thread: int
 
 
 def record_here(frame: FrameType | None, modules: ModuleCalls) -> Record:
@@ -56,7 +58,8 @@ def record_here(frame: FrameType | None, modules: ModuleCalls) -> Record:
 
     The frames are walked outward to the user's line, or to a module's call whose line is known already.
     """
-    running = modules.local.items
+    local = modules.local
+    running = local.items
     depth = len(running)
     edge = running[depth - 1].frame if depth else None
     inner: FrameType | None = None
@@ -87,7 +90,8 @@ def record_here(frame: FrameType | None, modules: ModuleCalls) -> Record:
         passed.site = Site(user, library)
     call = running[-1].call if running else modules.outside
     # A code object is safe to know by its id here: the record that is found under it holds it.
-    key: tuple[int, ...] = () if inner is None else (id(inner.f_code), inner.f_lasti)
+    thread = local.thread
+    key: tuple[int, ...] = (thread,) if inner is None else (thread, id(inner.f_code), inner.f_lasti)
     if user is not None:
         key += (id(user.code), user.lasti)
     if library is not None:
@@ -100,8 +104,18 @@ def record_here(frame: FrameType | None, modules: ModuleCalls) -> Record:
     record.library = library
     record.place = user or library
     record.call = call
+    record.thread = thread
     record.append("" if record.place is None else str(record.place))
     return record
+
+
+def thread_of(node: Any) -> int | None:
+    """The number of the thread that made a live node; None for one that was made while nobody observed."""
+    notes = node.metadata
+    found = notes.get(TRACE_KEY)
+    if type(found) is not Record:
+        found = notes.get(CONTEXT_KEY)
+    return found.thread if type(found) is Record else None
 
 
 class AnomalyRecords:
@@ -198,7 +212,7 @@ class AnomalyRecords:
             return record
         shown = Record(traceback.format_list(traceback.extract_stack()[:-1]))
         shown.place, shown.inner = record.place, record.inner
-        shown.library, shown.call = record.library, record.call
+        shown.library, shown.call, shown.thread = record.library, record.call, record.thread
         return shown
 
 

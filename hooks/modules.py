@@ -22,6 +22,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from hooks.faults import Faults
 from hooks.handles import Handles
 from hooks.places import OURS, Place, kind_of
+from hooks.threads import current
 
 _KEPT_CALLS = 1024
 """Calls of one module per graph whose records are shared with later graphs; those beyond die with theirs."""
@@ -88,6 +89,7 @@ class Site(NamedTuple):
 class _Stack(threading.local):
     def __init__(self) -> None:
         self.items: list[Running] = []
+        self.thread = current()
 
 
 class _Known:

@@ -12,7 +12,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from torch.utils.checkpoint import checkpoint
 
 import explorer
-from explorer.consistency import SAMPLE, STRETCH, altered_values, on_a_grid, sampled
+from explorer.agreement import on_a_grid
+from explorer.consistency import SAMPLE, STRETCH, altered_values, sampled
 from explorer.trace import trace
 
 CODE = "saved-value-changed"
@@ -168,6 +169,8 @@ def test_what_lies_on_a_grid() -> None:
         assert not on_a_grid(torch.randn(8).tolist())
     assert not on_a_grid([1.0, 1.0, 1.0, 1.0])
     assert not on_a_grid([1.0, 2.0])
+    rows = torch.tensor([[0.04, -1.0, -0.93]]) + 5e-5 * torch.rand(6, 3)  # all but the same
+    assert not on_a_grid(rows.flatten().tolist())
 
 
 def test_a_value_replaced_before_its_use_is_not_told_by_what_was_recorded() -> None:

@@ -1,16 +1,16 @@
 """Random small nets in which one saved value is changed past autograd: told; left alone: silent.
 
 What is told is judged by gradients alone: a change that alters one beyond rounding is owed a word, one that
-alters none is owed silence.
+alters none, whatever the data, is owed silence.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
@@ -19,7 +19,7 @@ import explorer
 from explorer.report import Finding
 
 CODE = "saved-value-changed"
-SHORT, LONG = 40, 3_000
+SHORT, LONG, PARTS = 40, 3_000, 12
 LAYERS = ("linear", "tanh", "relu", "gelu", "sigmoid", "norm", "square", "attention", "residual", "softmax")
 
 
@@ -99,8 +99,12 @@ def check(example: Example) -> bool:
     right, silent = gradients(example, change=False)
     assert silent == []
     wrong, told = gradients(example, change=True)
-    if all(torch.equal(a, b) for a, b in zip(right, wrong, strict=True)):
-        assert told == []
+    if not told and _same(right, wrong):
+        return False
+    if _same(right, wrong):
+        # A dead relu, or rows that are all the same, hide a change that other data show.
+        others = (replace(example, seed=example.seed + 1 + more) for more in range(5))
+        assert not all(_same(*(gradients(one, change)[0] for change in (False, True))) for one in others)
         return False
     # A gradient that is nought beside its neighbours may move by rounding alone.
     scale = max(float(one.norm()) for one in right)
@@ -112,13 +116,17 @@ def check(example: Example) -> bool:
     return True
 
 
-def run(count: int) -> int:
-    """Check `count` examples; how many of the changes mattered."""
+def _same(right: list[Tensor], wrong: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(right, wrong, strict=True))
+
+
+def run(count: int, start: int = 0) -> int:
+    """Check `count` examples, the same ones from the same `start`; how many of the changes mattered."""
     mattered = 0
 
+    @seed(start)
     @settings(
-        max_examples=count, deadline=None, database=None, derandomize=True,
-        suppress_health_check=[HealthCheck.too_slow],
+        max_examples=count, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
     )  # fmt: skip
     @given(examples)
     def one(example: Example) -> None:
@@ -134,5 +142,7 @@ def test_random_nets() -> None:
 
 
 @pytest.mark.long
-def test_many_random_nets() -> None:
-    assert run(LONG) > LONG // 8
+@pytest.mark.parametrize("part", range(PARTS))
+def test_many_random_nets(part: int) -> None:
+    """In parts, so that each ends well before a test counts as hanging."""
+    assert run(LONG // PARTS, part + 1) > LONG // PARTS // 8
