@@ -39,6 +39,7 @@ from explorer.graph import Graph
 from explorer.hands import Hands, line
 from explorer.report import Number
 from explorer.trace import Trace
+from hooks.collection import no_collection
 from hooks.edits import Edits
 
 ValueOf: TypeAlias = "Callable[[Any, int], tuple[Number, ...] | None]"
@@ -69,7 +70,7 @@ def altered_values(
         whole: look at more elements.
         edits: who took hold of which memory while the script ran.
     """
-    with torch.no_grad():
+    with torch.no_grad(), no_collection():  # what is made here stays until the end
         store = kept_values(trace, None if edits is None else edits.unchanged, sampled(trace.graph))
         equations = list(_equations(trace, store, roots))
         points = MORE if whole else POINTS
