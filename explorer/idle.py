@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import sys
 from collections.abc import Iterable, Iterator
 from linecache import getlines
 
@@ -16,6 +17,10 @@ from explorer.graph import Source
 from explorer.places import line_of
 from hooks.evidence import Collector
 from hooks.idle import Kept, Waiting
+from hooks.places import USER, kind_of
+
+LOOKED_AT = 100_000
+"""Things in one object among which parameters are looked for."""
 
 
 class LeftOuts:
@@ -43,6 +48,9 @@ class LeftOuts:
             and id(tensor) not in told
             and not known.is_optimized(tensor)
         ]
+        if free:
+            stepping = _held_by_who_steps()
+            free = [(tensor, one) for tensor, one in free if id(tensor) not in stepping]
         if not free:
             return
         replaced = _orphans(collector) == sorted(tensor.ndim for tensor, _ in free)
@@ -65,9 +73,14 @@ def _left_out(
 
 
 def _orphans(collector: Collector) -> list[int]:
-    """The dimensions of what an optimizer that stepped holds, no backward reached and no module has."""
+    """The dimensions of what an optimizer that stepped holds, no gradient came to and no module has.
+
+    Of master copies in a wider dtype, a gradient was put into each before a step.
+    """
     unreached = {
-        id(one): one for one in collector.steps.held() if one.requires_grad and not collector.reached(one)
+        id(one): one
+        for one in collector.steps.held()
+        if one.requires_grad and not collector.reached(one) and not collector.idle.was_fed(one)
     }
     if not unreached:
         return []
@@ -76,6 +89,38 @@ def _orphans(collector: Collector) -> list[int]:
             for one in (vars(thing).get("_parameters") or {}).values():
                 unreached.pop(id(one), None)
     return sorted(one.ndim for one in unreached.values())
+
+
+def _held_by_who_steps() -> set[int]:
+    """The ids of all tensors that lie in a living object with a method ``step``, in plain containers.
+
+    That is any optimizer, torch's or somebody's own, whether its first step was taken or is yet to come.
+    """
+    kinds: dict[type, bool] = {}
+    found: set[int] = set()
+    for thing in gc.get_objects():
+        kind = type(thing)
+        if kind not in kinds:
+            kinds[kind] = not issubclass(kind, nn.Module) and any("step" in vars(one) for one in kind.__mro__)
+        if kinds[kind]:
+            found |= _tensors_in(getattr(thing, "__dict__", None))
+    return found
+
+
+def _tensors_in(content: object) -> set[int]:
+    """The ids of the tensors in nested lists, tuples and dicts, the keys of dicts left out."""
+    found: set[int] = set()
+    waiting, seen = [content], 0
+    while waiting and seen < LOOKED_AT:
+        one = waiting.pop()
+        seen += 1
+        if isinstance(one, torch.Tensor):
+            found.add(id(one))
+        elif isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, (list, tuple)):
+            waiting += one
+    return found
 
 
 def _training(known: Known) -> dict[int, bool]:
@@ -92,15 +137,16 @@ def _training(known: Known) -> dict[int, bool]:
 def unstepped(collector: Collector, known: Known) -> Iterator[Unstepped]:
     """The optimizers that clear gradients and never step, where nothing else explains it.
 
-    A statement that only names the ``step`` (``optimizer.step``, without parentheses) is proof. Without
-    one, no optimizer of the run may have stepped, backward may have reached nothing but what it holds, and
-    the file may not read ``.grad``, which is what somebody does who only wants the gradients.
+    A statement that only names the ``step`` (``optimizer.step``, without parentheses) of what is cleared is
+    proof. Without one, no optimizer of the run may have stepped, backward may have reached nothing but what
+    it holds, and no file of the user's may read ``.grad``, which is what somebody does who only wants the
+    gradients.
     """
     for one in collector.idle.waiting():
         file, line = one.place.code.co_filename, one.place.line
-        bare, reads = _read(file)
+        bare = _bare_step(file, line)
         name = known.name_behind(one.parameter) or "a parameter"
-        if bare is not None or (one.alone and not collector.idle.stepped and not reads):
+        if bare is not None or (one.alone and not collector.idle.stepped and not _reads_gradients(file)):
             yield _unstepped(one, name, line_of(file, line, one.place.code.co_name), bare)
 
 
@@ -108,17 +154,55 @@ def _unstepped(one: Waiting, name: str, where: Source, bare: Source | None) -> U
     return Unstepped(where, name, one.thrown, bare)
 
 
-def _read(file: str) -> tuple[Source | None, bool]:
-    """The first statement of `file` that only names a ``step``, and whether it reads a ``.grad`` anywhere."""
-    try:
-        tree = ast.parse("".join(getlines(file)))
-    except (SyntaxError, ValueError):
-        return None, True
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+def _bare_step(file: str, line: int) -> Source | None:
+    """The first statement of `file` that names the ``step`` of what `line` calls ``zero_grad`` of."""
+    nodes = _nodes(file)
+    cleared = {
+        ast.dump(node.func.value)
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "zero_grad"
+        and node.lineno <= line <= (node.end_lineno or line)
+    }
     named = [
         node.lineno
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Attribute) and node.value.attr == "step"
+        for node in nodes
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "step"
+        and ast.dump(node.value.value) in cleared
     ]
-    bare = line_of(file, min(named)) if named else None
-    return bare, not attributes or any(node.attr == "grad" for node in attributes)
+    return line_of(file, min(named)) if named else None
+
+
+def _reads_gradients(file: str) -> bool:
+    """Whether `file`, or a file of the user's that it imports, reads a ``.grad``; one without source may."""
+    nodes = _nodes(file)
+    return not nodes or any(
+        isinstance(node, ast.Attribute) and node.attr == "grad"
+        for one in (nodes, *map(_nodes, _imported(nodes)))
+        for node in one
+    )
+
+
+def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The files of the user's own modules that the nodes import, as far as they are loaded."""
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    for name in sorted(names):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if isinstance(file, str) and kind_of(file) == USER:
+            yield file
+
+
+def _nodes(file: str) -> list[ast.AST]:
+    """The syntax tree of `file` as a list; empty without source."""
+    try:
+        return list(ast.walk(ast.parse("".join(getlines(file)))))[1:]
+    except (SyntaxError, ValueError):
+        return []

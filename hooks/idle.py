@@ -11,7 +11,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -25,7 +25,11 @@ GIVEN_UP = 3
 """So many times gradients must have been thrown away, or kept, before anything is said."""
 FOLLOWED = 16
 """Calls in which ``.grad`` is looked at each time; afterwards only its identity counts."""
+SAMPLED = 256
+"""So many elements, spread over a parameter, tell whether somebody changed it through ``.data``."""
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
+State: TypeAlias = tuple[int, int]
+"""A parameter's version and a hash of some of its elements."""
 
 
 @dataclass(slots=True)
@@ -38,7 +42,7 @@ class Waiting:
     optimizer: weakref.ref[Any]
     parameter: weakref.ref[torch.Tensor]
     place: Place
-    values: tuple[float, ...]
+    state: State
     thrown: int = 1
     alone: bool = False
 
@@ -46,7 +50,7 @@ class Waiting:
     def unchanged(self) -> bool:
         """Whether its first parameter still is what it was; so is one that is gone."""
         parameter = self.parameter()
-        return parameter is None or beginning(parameter) == self.values
+        return parameter is None or state_of(parameter) == self.state
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ class Kept:
     """
 
     parameter: weakref.ref[torch.Tensor]
-    values: tuple[float, ...]
+    state: State
     gradient: weakref.ref[torch.Tensor]
     version: int
     calls: int = 1
@@ -68,7 +72,7 @@ class Kept:
     def unchanged(self) -> bool:
         """Whether the parameter still is what it was; so is one that is gone."""
         parameter = self.parameter()
-        return parameter is None or beginning(parameter) == self.values
+        return parameter is None or state_of(parameter) == self.state
 
     @property
     def growing(self) -> bool:
@@ -92,6 +96,8 @@ class Idle:
         self._waiting: dict[int, Waiting | None] = {}
         self._over: list[Waiting] = []
         self._kept: dict[int, Kept] = {}
+        self._steps = 0
+        self._fed: dict[int, weakref.ref[torch.Tensor]] = {}
 
     def attach(self, handles: Handles) -> None:
         """See the optimizers' steps and ``zero_grad``; `handles` puts everything back."""
@@ -110,7 +116,7 @@ class Idle:
 
     def waiting(self) -> list[Waiting]:
         """The optimizers that threw gradients away, at least `GIVEN_UP` times, and never stepped."""
-        found = [*self._over, *(one for one in self._waiting.values() if one is not None)]
+        found = [*self._over, *(one for one in list(self._waiting.values()) if one is not None)]
         return [one for one in found if one.thrown >= GIVEN_UP and one.unchanged]
 
     def kept(self) -> list[Kept]:
@@ -120,6 +126,11 @@ class Idle:
             for one in list(self._kept.values())
             if one.calls >= GIVEN_UP and not one.held and one.unchanged
         ]
+
+    def was_fed(self, parameter: torch.Tensor) -> bool:
+        """Whether one of the first steps found a gradient in it, whoever put that there."""
+        fed = self._fed.get(id(parameter))
+        return fed is not None and fed() is parameter
 
     def before_backward(self) -> None:
         """End the line of every gradient that somebody changed or cleared."""
@@ -145,7 +156,7 @@ class Idle:
             if known is None or known.parameter() is not parameter:
                 if _can_be_read(parameter):
                     self._kept[id(parameter)] = Kept(
-                        weakref.ref(parameter), beginning(parameter), weakref.ref(gradient), gradient._version
+                        weakref.ref(parameter), state_of(parameter), weakref.ref(gradient), gradient._version
                     )
             elif known.gradient() is not gradient or gradient._version != known.version:
                 known.cleared |= known.gradient() is not gradient
@@ -155,12 +166,19 @@ class Idle:
     def _stepping(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self.stepped = True
         self._waiting[id(optimizer)] = None
-        if self._kept:
+        self._steps += 1
+        if self.problem or (not self._kept and self._steps > FOLLOWED):
+            return
+        try:
             for parameter in (p for group in optimizer.param_groups for p in group["params"]):
                 kept = self._kept.get(id(parameter))
                 if kept is not None and kept.parameter() is parameter:
                     kept.held = True
-                    del self._kept[id(parameter)]
+                    self._kept.pop(id(parameter), None)
+                if self._steps <= FOLLOWED and parameter.grad is not None:
+                    self._fed[id(parameter)] = weakref.ref(parameter)
+        except Exception as error:  # noqa: BLE001 - the user's step must not notice
+            self.problem = f"following optimizer steps failed: {type(error).__name__}: {error}"
 
     def _clearing(self, optimizer: Any) -> None:
         """Note gradients that are about to be cleared; what fails ends the following."""
@@ -185,13 +203,13 @@ class Idle:
             return
         first = next((p for p in held if p.requires_grad and _can_be_read(p)), None)
         place = user_place(sys._getframe(3))
-        if first is None or place is None:
+        if first is None or place is None or optimizer.state:  # it has stepped before anybody looked
             self._waiting[key] = None
         elif known is None:
             if not _finite(gradients):
                 self._waiting[key] = None
                 return
-            self._waiting[key] = Waiting(weakref.ref(optimizer), weakref.ref(first), place, beginning(first))
+            self._waiting[key] = Waiting(weakref.ref(optimizer), weakref.ref(first), place, state_of(first))
         elif known.thrown < GIVEN_UP and self._seen_zeros(gradients):
             return
         elif (known.thrown < GIVEN_UP and not _finite(gradients)) or not known.unchanged:
@@ -207,13 +225,17 @@ class Idle:
             return not any(bool(one.any()) for one in map(_elements, gradients) if one is not None)
 
 
-def beginning(tensor: torch.Tensor) -> tuple[float, ...]:
-    """The first few values of a parameter, which tell whether somebody changed it; nan is told as -1."""
-    if not has_memory(tensor):  # FSDP has given it back
-        return ()
+def state_of(parameter: torch.Tensor) -> State:
+    """What tells whether somebody changed a parameter: its version, and some elements, told by their hash.
+
+    A change through ``.data`` leaves the version as it is. nan is told as -1.
+    """
+    if not has_memory(parameter):  # FSDP has given it back
+        return parameter._version, 0
     with torch.no_grad():
-        some = tensor.detach().reshape(-1)[:16].abs().double()
-        return tuple(some.nan_to_num(nan=-1.0).tolist())
+        flat = parameter.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() // SAMPLED)].abs().double()
+        return parameter._version, hash(tuple(some.nan_to_num(nan=-1.0).tolist()))
 
 
 def _can_be_read(tensor: torch.Tensor) -> bool:
