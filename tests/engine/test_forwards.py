@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
 
-import explorer.consistency as consistency
+from explorer import agreement, consistency
 from explorer.engine import forwards
 from explorer.engine.forward_rules import FORWARDS
 from explorer.trace import Trace, trace
@@ -55,7 +55,7 @@ VIEWS = {"TBackward0", "AliasBackward0", "DetachBackward0", "SqueezeBackward2"}
 """Nodes that no row makes, or whose result is the very memory of what went in."""
 
 
-def judged(row: str) -> tuple[Trace, list[consistency._Equation]]:
+def judged(row: str) -> tuple[Trace, list[agreement.Equation]]:
     """The equations of a program in which what goes into a row, and what comes out, is kept."""
     torch.manual_seed(1)
     inputs = [x.sin() * 1 if x.requires_grad and row != "square" else x for x in inputs_of(PROBLEMS[row])]
@@ -66,7 +66,7 @@ def judged(row: str) -> tuple[Trace, list[consistency._Equation]]:
     found = trace([loss])
     equations = list(consistency._equations(found, consistency.kept_values(found), [loss]))
     for one in equations:
-        consistency._judge(one, 12)
+        agreement.judge(one, 12)
     return found, equations
 
 

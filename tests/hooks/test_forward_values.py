@@ -233,7 +233,7 @@ def test_views_of_results_have_their_values() -> None:
 
 @pytest.mark.parametrize("way", ["anomaly", "function"])
 def test_inference_tensors_end_nothing(way: Any) -> None:
-    """They have no version to ask for: a teacher's outputs lie among the youngest objects as the student runs."""
+    """They have no version to ask for: a teacher's outputs lie among the youngest objects."""
     with observe_forward(way=way) as seen:
         with torch.inference_mode():
             kept = [torch.ones(2) * number for number in range(4)]

@@ -230,9 +230,10 @@ def raised(x: Array, c: Any) -> Array:
     """
     if x.is_complex:
         return unless(x**c, ~(abs(x) < inf))
-    if isinstance(c, Array) or abs(c) != 0.5:
-        return x**c
-    return x.sqrt() if c > 0 else 1 / x.sqrt()
+    if not isinstance(c, Array) and c in {0.5, -0.5}:
+        return x.sqrt() if c > 0 else 1 / x.sqrt()
+    power: Array = x**c
+    return power
 
 
 def scaled(g: Array, alpha: Any) -> Array:

@@ -21,10 +21,11 @@ from explorer.engine.array import Array
 from explorer.engine.contract import Elements, Point
 from explorer.engine.elementwise import Full, Missing
 from explorer.engine.leaf import Leaf
-from explorer.engine.memory import Box
+from explorer.engine.memory import Box, Values
 from explorer.engine.reduce import rounded_sum
 from explorer.engine.registry import RuleError, Site, vjp
 from explorer.engine.rounding import ROUNDINGS, rounding_of
+from explorer.engine.rules.indexing import unravel
 from explorer.engine.rules.resizing import cubic
 from explorer.engine.run import Run
 from explorer.engine.weighted import Term, weighted
@@ -38,7 +39,16 @@ ZEROS, BORDER, REFLECTION = 0, 1, 2
 TAP = 16
 """What one pixel of what a point reads costs beside a read: it is found, weighed and noted."""
 
-LARGEST = 1 << 17
+PASS = 4
+"""What one coordinate costs beside a read where all points of a batch item are put in order."""
+
+FAR = 3.0
+"""Coordinates up to this are common: -1 to 1 is the image itself."""
+
+MARGIN = 3
+"""A point so many pixels beyond a border reads nothing but the border, whatever the interpolation."""
+
+LARGEST = 1 << 20
 """Grids of more points for one batch item are left unchecked: all are looked at to find who read a pixel."""
 
 # -------------------------------------------------------------------- one coordinate
@@ -61,6 +71,10 @@ class Sampler:
         u = ROUNDINGS[self.dtype].u
         place, error = self._place(v, u)
         slope = ((self.size - 1) if self.align else self.size) / 2
+        if self.padding == REFLECTION and error > 1:
+            raise RuleError("a coordinate of the grid is so large that its reflection is lost in rounding")
+        if self.padding != REFLECTION and not -MARGIN - error < place < self.size + MARGIN + error:
+            return self._outside(place, slope, u)
         if self.interpolation == BICUBIC:
             return self._cubic(place, error, slope, u)
         sure = True
@@ -78,18 +92,52 @@ class Sampler:
             slopes = [(k, 0.0, inf) for k in range(low, high + 2)]
         return self._within(taps), self._within(slopes) if slope or not sure else []
 
+    def _outside(self, place: float, slope: float, u: float) -> tuple[list[Tap], list[Tap]]:
+        """Where every pixel that is read lies beyond one border, whatever the error of the place."""
+        if self.padding == ZEROS:
+            return [], []
+        border = 0 if place < 0 else self.size - 1
+        if self.interpolation == BICUBIC:
+            return [(border, 1.0, 160 * u)], [(border, 0.0, 240 * u * abs(slope))]
+        return [(border, 1.0, 0.0)], []
+
     def _place(self, v: float, u: float) -> tuple[float, float]:
         """Place and error; no error where every step is exact, however torch arranges them."""
+        place = (v + 1) / 2 * (self.size - 1) if self.align else ((v + 1) * self.size - 1) / 2
+        if (v + 1 - 1 == v and _holds(v + 1, self.dtype)) and self._exact(v, place):
+            return place, 0.0
+        return place, 2 * u * ((abs(v) + 1) * self.size + 1)
+
+    def _exact(self, v: float, place: float) -> bool:
+        """Whether no step to the place is rounded."""
         if self.align:
             steps = [v + 1, (v + 1) / 2, (v + 1) * (self.size - 1), (v + 1) / 2 * (self.size - 1)]
             exact = Fraction(v) / 2 * (self.size - 1) + Fraction(self.size - 1, 2)
         else:
             steps = [v + 1, (v + 1) * self.size, (v + 1) * self.size - 1, ((v + 1) * self.size - 1) / 2]
             exact = (Fraction(v) * self.size + self.size - 1) / 2
-        place = steps[-1]
-        if Fraction(place) == exact and all(_holds(step, self.dtype) for step in steps):
-            return place, 0.0
-        return place, 2 * u * ((abs(v) + 1) * self.size + 1)
+        return Fraction(place) == exact and all(_holds(step, self.dtype) for step in steps)
+
+    def places(self, values: Values) -> Values:
+        """The places of many coordinates, moved as the padding asks; what is not finite stays so."""
+        half = self.size / 2
+        slope, start = ((self.size - 1) / 2,) * 2 if self.align else (half, half - 0.5)
+        found: Values = [v * slope + start for v in values]
+        if self.padding == ZEROS:
+            return found
+        if self.padding == REFLECTION:
+            return [self._moved(place, 0.0)[0] if isfinite(place) else place for place in found]
+        last = float(self.size - 1)
+        return [0.0 if place < 0 else last if place > last else place for place in found]
+
+    def tame(self) -> tuple[float, float]:
+        """Up to which size of a coordinate its place is known well enough, and how well that is.
+
+        To a quarter of a pixel; the half types hold no coordinate so finely, and get what they have at `FAR`.
+        """
+        u = ROUNDINGS[self.dtype].u
+        limit = max((0.125 / u - 1) / self.size - 1, FAR)
+        return limit, 2 * u * ((limit + 1) * self.size + 1)
 
     def _moved(self, place: float, error: float) -> tuple[float, float, bool]:
         """Reflected and clipped: the place, the factor of its slope, and whether that is sure."""
@@ -159,10 +207,10 @@ class _Readings:
 
     def __init__(self, n: Site, sizes: Sequence[int]) -> None:
         self.grid: Array = n.grid
-        dtype = n.grid.dtype if isinstance(n.grid, Leaf) else "float64"
+        self.dtype = n.grid.dtype if isinstance(n.grid, Leaf) else "float64"
         mode = (n.interpolation_mode, n.padding_mode, bool(n.align_corners))
-        self.samplers = [Sampler(size, *mode, dtype) for size in sizes]
-        self.places = list(product(*map(range, self.grid.shape[1:-1])))
+        self.samplers = [Sampler(size, *mode, self.dtype) for size in sizes]
+        self.shape = self.grid.shape[1:-1]
 
     def at(self, batch: int, place: Point, run: Run) -> list[tuple[list[Tap], list[Tap]]]:
         """Per spatial axis, slowest first, what one point read."""
@@ -170,18 +218,62 @@ class _Readings:
         values = self.grid.eval(box, run)[0]
         return [one.taps(v) for one, v in zip(self.samplers, reversed(values), strict=True)]
 
-    def readers(self, batch: int, run: Run) -> dict[Point, list[Term]]:
-        """For each pixel the points that read it, with their weights."""
+    def readers(self, batch: int, pixel: Point, run: Run) -> list[Term]:
+        """The points that read a pixel, with their weights."""
         key = (self, batch)
-        found: dict[Point, list[Term]] | None = run.memo.get(key)
-        if found is None:
-            found = run.memo[key] = {}
-            for place in self.places:
-                run.work += TAP << len(place)
-                for taps in product(*[weights for weights, _ in self.at(batch, place, run)]):
-                    weight, slack = _product(taps)
-                    found.setdefault(tuple(k for k, _, _ in taps), []).append((place, weight, slack))
+        turned: _Turned | None = run.memo.get(key)
+        if turned is None:
+            turned = run.memo[key] = _Turned(self, batch, run)
+        found: list[Term] = []
+        near = turned.near(pixel)
+        run.work += len(near) * TAP << len(pixel)
+        for flat in near:
+            place = unravel(flat, self.shape)
+            lines = (
+                [tap for tap in one.taps(values[flat])[0] if tap[0] == k]
+                for one, values, k in zip(self.samplers, turned.values, pixel, strict=True)
+            )
+            found += [(place, *_product(taps)) for taps in product(*lines)]
         return found
+
+
+class _Turned:
+    """The points of one batch item by where they lie, so that few have to be looked at for one pixel.
+
+    A point reads no pixel farther than a `reach` (of interpolation and error) from its place, moved as the
+    padding asks; to move places brings none farther apart. Points are kept by the pixel below; those whose
+    error is larger, or that are not finite, are `wild`: they are looked at for every pixel.
+    """
+
+    def __init__(self, readings: _Readings, batch: int, run: Run) -> None:
+        dims = len(readings.shape)
+        whole: Box = ((batch,), *map(range, readings.shape))
+        self.values = [readings.grid.eval((*whole, (axis,)), run)[0] for axis in reversed(range(dims))]
+        self.places = [one.places(line) for one, line in zip(readings.samplers, self.values, strict=True)]
+        known = [one.tame() for one in readings.samplers]
+        width = 2 if readings.samplers[0].interpolation == BICUBIC else 1
+        self.reaches = [width + error for _, error in known]
+        run.work += PASS * dims * len(self.values[0])
+        limit = min(most for most, _ in known)
+        rough = {i for line in self.values for i, v in enumerate(line) if not -limit <= v <= limit}
+        self.wild = sorted(rough)
+        self.bins: dict[tuple[float, ...], list[int]] = {}
+        for flat, place in enumerate(zip(*[[x // 1 for x in line] for line in self.places], strict=True)):
+            if place in self.bins:
+                self.bins[place].append(flat)
+            else:
+                self.bins[place] = [flat]
+        if rough:
+            self.bins = {key: [i for i in held if i not in rough] for key, held in self.bins.items()}
+
+    def near(self, pixel: Point) -> list[int]:
+        """The flat places of the points that may read this pixel."""
+        ends = [(floor(k - reach), floor(k + reach)) for k, reach in zip(pixel, self.reaches, strict=True)]
+        keys = product(*(range(low, high + 1) for low, high in ends))
+        found = [flat for key in keys for flat in self.bins.get(key, ())]
+        for line, k, reach in zip(self.places, pixel, self.reaches, strict=True):
+            found = [flat for flat in found if -reach <= line[flat] - k <= reach]
+        return sorted(found) + self.wild
 
 
 def _product(taps: Sequence[Tap]) -> tuple[float, float]:
@@ -204,12 +296,13 @@ def grid_sampler(n: Site, g: Array) -> Vjp:
 
 
 def _for_input(readings: _Readings, g: Array, shape: Sequence[int]) -> Array:
-    if len(readings.places) > LARGEST:
-        return Missing(f"a grid of {len(readings.places)} points is too large to turn round", shape)
+    count = prod(readings.shape)
+    if count > LARGEST:
+        return Missing(f"a grid of {count} points is too large to turn round", shape)
 
     def terms(point: Point, run: Run) -> list[Term]:
         batch, channel, *pixel = point
-        found = readings.readers(batch, run).get(tuple(pixel), ())
+        found = readings.readers(batch, tuple(pixel), run)
         return [((batch, channel, *place), weight, slack) for place, weight, slack in found]
 
     return weighted(shape, g, terms)

@@ -21,6 +21,9 @@ Vjp = list[Array | None]
 TURNED = 1 << 18
 """So many elements of an index are kept turned round, about 30 MB."""
 
+LONG, SEARCHES = 1 << 12, 8
+"""Lines of more elements are turned round only when so many of their points have been searched for."""
+
 # -------------------------------------------------------------------- along one axis
 
 
@@ -57,7 +60,8 @@ def scattered_to(index: Array, dim: int, point: Point, run: Run) -> list[Point]:
     """The places q on the line of `index` along `dim` through `point` with index[q] = point[dim].
 
     Each line is turned round once per run: looking through it for every point of it takes the square of its
-    length. A very long one is searched: of such only few points are asked for.
+    length. A long one is searched for its first few points, since a sample asks for no more; a very long one
+    is always.
     """
     lead, tail = point[:dim], point[dim + 1 :]
     lines: dict[Point, dict[int, list[int]]] = run.memo.setdefault(("lines", index, dim), {})
@@ -67,14 +71,16 @@ def scattered_to(index: Array, dim: int, point: Point, run: Run) -> list[Point]:
             i >= size for i, size in zip(lead + tail, index.shape[:dim] + index.shape[dim + 1 :], strict=True)
         ):
             return []
+        box: Box = (*((i,) for i in lead), range(index.shape[dim]), *((i,) for i in tail))
+        values = index.eval(box, run)[0]
+        if len(values) > LONG:
+            asked: dict[Point, int] = run.memo.setdefault(("asked", index, dim), {})
+            asked[lead + tail] = asked.get(lead + tail, 0) + 1
+            if len(values) > TURNED or asked[lead + tail] <= SEARCHES:
+                return [(*lead, k, *tail) for k in standing(values, point[dim])]
         if len(lines) * index.shape[dim] > TURNED:
             lines.clear()
         places = lines[lead + tail] = {}
-        box: Box = (*((i,) for i in lead), range(index.shape[dim]), *((i,) for i in tail))
-        values = index.eval(box, run)[0]
-        if len(values) > TURNED:
-            del lines[lead + tail]
-            return [(*lead, k, *tail) for k, place in enumerate(values) if place == point[dim]]
         for k, place in enumerate(values):
             places.setdefault(place, []).append(k)
     return [(*lead, k, *tail) for k in places.get(point[dim], ())]
@@ -136,6 +142,11 @@ def _holding(key: object, wanted: int, numbers: Callable[[], Values], run: Run) 
             return places.get(wanted, [])
         run.memo["numbers", key] = values
     run.work += len(values) // 4
+    return standing(values, wanted)
+
+
+def standing(values: Values, wanted: int) -> list[int]:
+    """Where `wanted` stands in a list, found as Python searches lists: the fastest way for one number."""
     found: list[int] = []
     with suppress(ValueError):
         while True:

@@ -7,12 +7,14 @@ from math import inf, nan
 from typing import Any
 
 from explorer.engine.array import Array, Dims
-from explorer.engine.contract import linear
-from explorer.engine.elementwise import Full, index_along
-from explorer.engine.reduce import resolve_dims
+from explorer.engine.contract import Elements, Point
+from explorer.engine.elementwise import Full, Missing, index_along
+from explorer.engine.memory import Box
+from explorer.engine.reduce import resolve_dims, rounded_sum
 from explorer.engine.registry import Site, vjp
 from explorer.engine.rules.arithmetic import signum
 from explorer.engine.rules.indexing import scattered
+from explorer.engine.run import Run
 
 Vjp = list[Array | None]
 
@@ -167,14 +169,16 @@ def cumsum(n: Site, g: Array) -> Vjp:
     """yᵢ = Σ_{j≤i} xⱼ:  dxⱼ = Σ_{i≥j} gᵢ."""
     if g.ndim == 0:
         return [g]
+    if isinstance(g, Missing):
+        return [g]
     dim, size = n.dim % g.ndim, g.shape[n.dim]
-    return [
-        linear(
-            g.shape,
-            g,
-            lambda p, run: ([(*p[:dim], i, *p[dim + 1 :]) for i in range(p[dim], size)], None),
-        )
-    ]
+
+    def element(p: Point, run: Run) -> tuple[Any, float]:
+        box: Box = (*((i,) for i in p[:dim]), range(p[dim], size), *((i,) for i in p[dim + 1 :]))
+        terms, errors = run.terms(g, box)
+        return rounded_sum(terms, errors, run) if len(terms) > 1 else (terms[0], errors[0] if errors else 0.0)
+
+    return [Elements(g.shape, element)]
 
 
 @vjp("TopkBackward0", "SortBackward0", "SortBackward1")
