@@ -284,15 +284,17 @@ def a_closure() -> None:
 
 
 @healthy
-def workers_without_locks() -> None:
-    model = nn.Linear(4, 1)
+def workers_that_take_turns() -> None:
+    """Without the lock torch itself crashes: the engine sets ``.grad`` without the interpreter's."""
+    model, turn = nn.Linear(4, 1), threading.Lock()
 
     def work() -> None:
         optimizer = sgd(model)
         for _ in range(4):
-            optimizer.zero_grad()
-            loss_of(model).backward()
-            optimizer.step()
+            with turn:
+                optimizer.zero_grad()
+                loss_of(model).backward()
+                optimizer.step()
 
     workers = [threading.Thread(target=work) for _ in range(3)]
     for worker in workers:
