@@ -48,7 +48,9 @@ def keep(nodes: Sequence[AutogradNode], owners: Iterable[Any] = ()) -> None:
     if len(nodes) <= SHALLOW:
         return
     # Parents were created after those they send gradients to, so ascending numbers put the root last.
-    inner = [node for node in nodes if not is_leaf(node)]
+    # What is parked already must not be owned twice: each list would wait for the other.
+    held = {id(node) for graph in _parked for node in graph}
+    inner = [node for node in nodes if not is_leaf(node) and id(node) not in held]
     inner.sort(key=_created)
     _parked.append(inner)
     for owner in owners:
@@ -63,9 +65,10 @@ def sweep() -> int:
         return parked()
     try:
         _due.clear()
-        for graph in _parked:
-            while _pass(graph):
-                pass
+        # Another round helps where numbers do not follow the graph, as with several threads, and where
+        # one graph stands on another.
+        while any([_pass(graph) for graph in _parked]):
+            pass
         _parked[:] = [graph for graph in _parked if graph]
         if not _parked and _after_collection in gc.callbacks:
             gc.callbacks.remove(_after_collection)
@@ -80,7 +83,7 @@ def parked() -> int:
 
 
 def _pass(graph: list[AutogradNode]) -> bool:
-    """Drop what is free, root first; return whether another pass could free more."""
+    """Drop what is free, root first; return whether anything was."""
     stay: list[AutogradNode] = []
     dropped = False
     alone = _references_when_alone()
@@ -92,8 +95,7 @@ def _pass(graph: list[AutogradNode]) -> bool:
             dropped = True
     stay.reverse()
     graph[:] = stay
-    # A second pass only helps where numbers do not follow the graph, as with several threads.
-    return dropped and bool(stay)
+    return dropped
 
 
 def _references_when_alone() -> int:

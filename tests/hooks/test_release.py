@@ -36,6 +36,19 @@ trace([y], saved=False); del y
 release.sweep(); assert 0 < release.parked() <= DEPTH // 2
 del middle; release.sweep(); print(release.parked())
 """,
+    "the same graph is looked at again": """
+y = build(DEPTH)
+for _ in range(3): trace([y], saved=False)
+assert release.parked() == DEPTH
+del y; release.sweep(); print(release.parked())
+""",
+    "a graph grows between two looks": """
+y = build(DEPTH // 2); trace([y], saved=False); middle = y
+for _ in range(DEPTH // 2): y = y * 1.0
+trace([y], saved=False); assert release.parked() == DEPTH
+del y; release.sweep(); assert release.parked() == DEPTH // 2
+del middle; release.sweep(); print(release.parked())
+""",
     "a thread with a small stack": """
 def work():
     y = build(DEPTH); trace([y], saved=False); del y
