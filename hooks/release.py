@@ -67,7 +67,7 @@ def sweep() -> int:
         _due.clear()
         # Another round helps where numbers do not follow the graph, as with several threads, and where
         # one graph stands on another.
-        while any([_pass(graph) for graph in _parked]):
+        while sum(_pass(graph) for graph in _parked):
             pass
         _parked[:] = [graph for graph in _parked if graph]
         if not _parked and _after_collection in gc.callbacks:
