@@ -28,8 +28,8 @@ FOLLOWED = 16
 SAMPLED = 256
 """So many elements, spread over a parameter, tell whether somebody changed it through ``.data``."""
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-State: TypeAlias = tuple[int, int]
-"""A parameter's version and a hash of some of its elements."""
+State: TypeAlias = "tuple[int, int | None]"
+"""A parameter's version and a hash of some of its elements, None as long as they were not read."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class Kept:
-    """A parameter whose ``.grad`` grew in `calls` backward calls.
+    """A parameter whose ``.grad`` grew in `calls` backward calls; of one call its elements are not read yet.
 
     `cleared`: somebody ended that. `held`: an optimizer that holds it has stepped after all.
     """
@@ -72,7 +72,10 @@ class Kept:
     def unchanged(self) -> bool:
         """Whether the parameter still is what it was; so is one that is gone."""
         parameter = self.parameter()
-        return parameter is None or state_of(parameter) == self.state
+        version, elements = self.state
+        if parameter is None or elements is None:
+            return parameter is None or parameter._version == version
+        return state_of(parameter) == self.state
 
     @property
     def growing(self) -> bool:
@@ -155,13 +158,16 @@ class Idle:
             known = self._kept.get(id(parameter))
             if known is None or known.parameter() is not parameter:
                 if _can_be_read(parameter):
+                    state = (parameter._version, None)
                     self._kept[id(parameter)] = Kept(
-                        weakref.ref(parameter), state_of(parameter), weakref.ref(gradient), gradient._version
+                        weakref.ref(parameter), state, weakref.ref(gradient), gradient._version
                     )
             elif known.gradient() is not gradient or gradient._version != known.version:
                 known.cleared |= known.gradient() is not gradient
                 known.gradient, known.version = weakref.ref(gradient), gradient._version
                 known.calls += 1
+                if known.state == (parameter._version, None):
+                    known.state = state_of(parameter)
 
     def _stepping(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self.stepped = True
