@@ -37,15 +37,15 @@ from explorer.forward_values import (
 )
 from explorer.graph import Graph
 from explorer.hands import Hands, line
-from explorer.report import Number
+from explorer.report import Consistency, Number
 from explorer.trace import Trace
 from hooks.collection import no_collection
 from hooks.edits import Edits
 
 ValueOf: TypeAlias = "Callable[[Any, int], tuple[Number, ...] | None]"
 
-NODES, SAMPLE, STRETCH = 5_000, 2_000, 250
-"""Of graphs beyond `NODES`, `SAMPLE` are looked at, in stretches: reading what all saved would take long."""
+NODES, ALL, SAMPLE, STRETCH = 5_000, 50_000, 2_000, 250
+"""Of graphs beyond `NODES` (in full, `ALL`), `SAMPLE` are looked at, in stretches: reading takes long."""
 
 POINTS = 6
 """Elements of one output computed again in a sample; in full, `MORE`."""
@@ -60,8 +60,10 @@ def altered_values(
     value_of_node: ValueOf | None = None,
     whole: bool = False,
     edits: Edits | None = None,
-) -> tuple[Altered, ...]:
+) -> tuple[tuple[Altered, ...], Consistency]:
     """The kept values that no longer agree with the forward, before backward runs; nothing is changed.
+
+    The second is how many nodes and values were looked at for that.
 
     Args:
         trace: the graph and its live nodes.
@@ -71,29 +73,36 @@ def altered_values(
         edits: who took hold of which memory while the script ran.
     """
     with torch.no_grad(), no_collection():  # what is made here stays until the end
-        store = kept_values(trace, None if edits is None else edits.unchanged, sampled(trace.graph))
+        among = sampled(trace.graph, ALL if whole else NODES)
+        store = kept_values(trace, None if edits is None else edits.unchanged, among)
         equations = list(_equations(trace, store, roots))
-        points = MORE if whole else POINTS
-        limit = MUCH if whole else WORK
-        held: set[Held] = set()
-        for one in equations:
-            limit -= judge(one, points)
-            if one.holds:
-                held |= one.computed.names | one.kept.names
-            if limit < 0:
-                break
+        judged, held = _judged(equations, whole)
         hands = Hands(trace, store, edits)
         found = [
             *_recorded(trace, store, value_of_node, held, hands),
             *_accused(store, trace.graph, equations, held, hands),
         ]
-    return tuple({one.node: one for one in reversed(found)}.values())
+    left = {one.node for one in equations[judged:]} - {one.node for one in equations[:judged]}
+    altered = tuple({one.node: one for one in reversed(found)}.values())
+    return altered, Consistency(len(among) - len(left), judged)
 
 
-def sampled(graph: Graph) -> Collection[int]:
-    """The ids of the nodes that are looked at: all, or stretches spread evenly from loss to leaves."""
+def _judged(equations: Sequence[Equation], whole: bool) -> tuple[int, set[Held]]:
+    """How many equations were judged before the reads ran out, and the values that some speak for."""
+    limit, held = MUCH if whole else WORK, set[Held]()
+    for count, one in enumerate(equations):
+        if limit < 0:
+            return count, held
+        limit -= judge(one, MORE if whole else POINTS)
+        if one.holds:
+            held |= one.computed.names | one.kept.names
+    return len(equations), held
+
+
+def sampled(graph: Graph, most: int = NODES) -> Collection[int]:
+    """The ids of the nodes that are looked at: all up to `most`, or stretches evenly from loss to leaves."""
     count = len(graph.nodes)
-    if count <= NODES:
+    if count <= most:
         return range(count)
     stretches = SAMPLE // STRETCH
     starts = (one * (count - STRETCH) // (stretches - 1) for one in range(stretches))

@@ -7,6 +7,7 @@ reaches the user's backward.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,7 @@ from explorer.record import Recorder
 from explorer.report import (
     CheckMode,
     CheckSummary,
+    Consistency,
     GradientRecord,
     NodeGradients,
     Quotients,
@@ -116,6 +118,7 @@ class Exploring:
         self._recorder: Recorder | None = None
         self._unrecorded = False
         self._checker: Checker | None = None
+        self._consistency: Consistency | None = None
         self._witness: Witness | None = None
         self._shares: Shares | None = None
         self._numeric = NumericToo(self.stages, roots, seeds) if numeric else None
@@ -144,7 +147,9 @@ class Exploring:
             with self.stages.guard("the check"):
                 self._checker = Checker(self.trace, check, pruned=bool(inputs))
             with self.stages.guard("the check of forward values"):
-                self.altered = altered_values(self.trace, roots, value_of, check == "full", edits)
+                self.altered, self._consistency = altered_values(
+                    self.trace, roots, value_of, check == "full", edits
+                )
 
     def __enter__(self) -> Exploring:
         if self.trace is not None:
@@ -246,6 +251,7 @@ class Exploring:
             with self.stages.guard("the check"):
                 self._deliver(traced.live, returned or ())
                 verdicts, check = self._checker.finish()
+                check = replace(check, consistency=self._consistency)
         quotients = self._quotients(traced.graph, returned or ())
         return Report(
             graph=traced.graph,

@@ -169,12 +169,25 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Consistency:
+    """How far saved values were held against the forward: `nodes` were looked at, `compared` values kept.
+
+    `nodes` counts those whose saved values were read and, where something tells them, computed again; of a
+    large graph they are a sample. `compared` counts the outputs that could be computed again.
+    """
+
+    nodes: int = 0
+    compared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CheckSummary:
     """Totals of the check over one report.
 
     `checked` nodes have a verdict other than "unchecked". `junctions` were summed over their
     consumers. `wrong_share` bounds, with 95 % confidence, the share of gradient elements that
-    could be wrong unseen (0 when all were compared); None when nothing was compared.
+    could be wrong unseen (0 when all were compared); None when nothing was compared. `consistency` is None
+    where saved values were not looked at.
     """
 
     nodes: int = 0
@@ -186,6 +199,7 @@ class CheckSummary:
     of: int = 0
     wrong_share: float | None = None
     seconds: float = 0.0
+    consistency: Consistency | None = None
 
 
 @dataclass(frozen=True, slots=True)

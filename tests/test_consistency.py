@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from torch.utils.checkpoint import checkpoint
 
 import explorer
+from explorer import consistency
 from explorer.agreement import on_a_grid
 from explorer.consistency import SAMPLE, STRETCH, altered_values, sampled
+from explorer.render.reading import loads
 from explorer.trace import trace
 
 CODE = "saved-value-changed"
@@ -24,7 +27,7 @@ Build = Callable[[], "tuple[Tensor, dict[str, Tensor]]"]
 def altered(loss: Tensor) -> list[tuple[str, tuple[str, ...]]]:
     """The nodes and the names of what is told."""
     found = trace([loss])
-    facts = altered_values(found, [loss])
+    facts, _ = altered_values(found, [loss])
     return [(found.graph.nodes[one.node].name, one.names) for one in facts]
 
 
@@ -365,6 +368,38 @@ def test_of_a_large_graph_a_sample_is_looked_at() -> None:
 def test_a_small_graph_is_looked_at_in_full() -> None:
     graph = trace([perceptron()[0]]).graph
     assert set(sampled(graph)) == set(range(len(graph.nodes)))
+
+
+@pytest.mark.parametrize(("check", "looked"), [("sample", SAMPLE), ("full", 5_502)])
+def test_the_report_says_how_many_nodes_were_looked_at(check: explorer.report.CheckMode, looked: int) -> None:
+    x = torch.linspace(0.1, 1, 3).requires_grad_()
+    y = x
+    for _ in range(5_500):
+        y = y.sin()
+    report = explorer.explore(y.sum(), check=check)
+    found = report.check.consistency
+    assert found is not None
+    assert found.nodes == looked
+    assert looked // 2 < found.compared <= looked
+    told = "saved values compared with the forward at 2,000 of 5,502 nodes"
+    assert (told in " ".join(str(report).split())) == (check == "sample")
+    written = json.loads(report.to_json())["reports"][0]["check"]
+    assert written["consistency"] == {"nodes": looked, "compared": found.compared}
+    assert loads(report.to_json()).reports[0].check == report.check
+
+
+def test_without_a_check_no_saved_value_was_looked_at() -> None:
+    assert explorer.explore(square()[0], check="off").check.consistency is None
+
+
+def test_what_was_left_when_the_reads_ran_out_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consistency, "WORK", 0)
+    found = explorer.explore(perceptron()[0]).check.consistency
+    whole = explorer.explore(perceptron()[0], check="full").check.consistency
+    assert found is not None
+    assert whole is not None
+    assert found.compared == 1 < whole.compared
+    assert found.nodes < whole.nodes
 
 
 def test_non_finite_values_speak_for_nothing_and_hide_nothing() -> None:

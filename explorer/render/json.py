@@ -87,6 +87,9 @@ def _report(report: Report) -> Object:
             "of": check.of,
             "wrong_share": _number(check.wrong_share),
             "seconds": _number(check.seconds),
+            "consistency": None
+            if check.consistency is None
+            else {"nodes": check.consistency.nodes, "compared": check.consistency.compared},
         },
         "findings": [_finding(finding) for finding in report.findings],
         "modules": [_cost(cost) for cost in costs(report)],

@@ -16,6 +16,7 @@ from explorer.render.fields import FieldError, Object
 from explorer.report import (
     STATUSES,
     CheckSummary,
+    Consistency,
     Element,
     Finding,
     GradientRecord,
@@ -237,7 +238,12 @@ def _read_check(item: Object) -> CheckSummary:
         of=fields.integer(item, "of"),
         wrong_share=fields.optional(item["wrong_share"], fields.real),
         seconds=fields.real(item["seconds"]),
+        consistency=fields.optional(item.get("consistency"), _read_consistency),  # absent from older files
     )
+
+
+def _read_consistency(item: Object) -> Consistency:
+    return Consistency(fields.amount(item, "nodes"), fields.amount(item, "compared"))
 
 
 def _read_finding(item: Object, nodes: int) -> Finding:

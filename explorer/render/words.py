@@ -173,6 +173,9 @@ def check_line(check: CheckSummary) -> str:
         line += " but for the unchecked"
     if check.wrong_share and check.wrong_share < 1:
         line += f"; with 95 % confidence, less than {100 * check.wrong_share:.2g} % of the elements are wrong"
+    looked = check.consistency
+    if looked is not None and looked.nodes < check.nodes:
+        line += f"; saved values compared with the forward at {looked.nodes:,} of {check.nodes:,} nodes"
     return line
 
 

@@ -194,7 +194,7 @@ def measure(name: str) -> str:
     backward, check = (median(row) for row in zip(*((own, cost.seconds) for own, cost in pairs), strict=True))
     ratio = median(cost.seconds / own for own, cost in pairs)
     started = process_time()
-    altered = altered_values(trace([loss]), [loss])
+    altered, _ = altered_values(trace([loss]), [loss])
     forward = process_time() - started
     peak, activations = memory(loss, mode)
     cost = pairs[-1][1]
