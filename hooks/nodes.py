@@ -126,10 +126,11 @@ class Capture:
 
     def _finish(self, index: int, grad_inputs: Gradients, grad_outputs: Gradients) -> None:
         if self._observe is not None:
-            since = self._started[index] if self._timed else self._ended
-            seconds = perf_counter() - since
-            event = Event(index, self._nodes[index], grad_outputs, grad_inputs, seconds, next(self._order))
-            self._emit(event)
+            now = perf_counter()
+            seconds = now - (self._started[index] if self._timed else self._ended)
+            self._emit(
+                Event(index, self._nodes[index], grad_outputs, grad_inputs, seconds, next(self._order))
+            )
             if not self._timed:
                 self._ended = perf_counter()
         forget()

@@ -39,6 +39,7 @@ _getters: dict[type, tuple[tuple[str, str, str], ...]] = {}
 """Per generated class: name, attribute of the value, attribute of the packed tensor ("": there is none)."""
 _NONE = object()
 _UNSIGNABLE = (int, tuple, list)
+_SAVED = torch._C._autograd.SavedTensor
 
 _names: dict[type, tuple[str, ...]] = {}
 """What each generated class keeps; there are a few hundred, and none goes away."""
@@ -129,6 +130,8 @@ def _raw(node: AutogradNode, raw_name: str) -> Any:
         raw = getattr(node, raw_name)
     except RuntimeError as problem:
         return _first_line(problem)
+    if type(raw) is _SAVED and getattr(raw, "unpack_hook", None) is None:
+        return raw
     items = raw if type(raw) is tuple else (raw,)
     for item in items:
         hook = getattr(item, "unpack_hook", None)
@@ -158,7 +161,10 @@ def _signed(value: Any) -> Any:
     if type(value) is int and value >= UNSIGNED // 2:
         return value - UNSIGNED
     if type(value) in (tuple, list):
-        return type(value)(_signed(item) for item in value)
+        for item in value:
+            kind = type(item)
+            if (kind is int and item >= UNSIGNED // 2) or kind is tuple or kind is list:
+                return type(value)(_signed(item) for item in value)
     return value
 
 

@@ -53,14 +53,21 @@ def alike(drawing: Drawing, graph: Graph) -> Drawing:
             numbers.setdefault(
                 (
                     colour,
-                    tuple(sorted(colours[other] for other in before[place])),
-                    tuple(sorted(colours[other] for other in after[place])),
+                    _palette(colours, before[place]),
+                    _palette(colours, after[place]),
                 ),
                 len(numbers),
             )
             for place, colour in enumerate(colours)
         ]
     return _once(drawing, colours, lambda _: "", "operations with the same surroundings drawn once")
+
+
+def _palette(colours: Sequence[int], places: Sequence[int]) -> int | tuple[int, ...]:
+    """The colours of some places, whatever their order."""
+    if len(places) == 1:
+        return colours[places[0]]
+    return tuple(sorted([colours[place] for place in places]))
 
 
 def _once(drawing: Drawing, keys: Sequence[Hashable], note: Callable[[Shape], str], said: str) -> Drawing:

@@ -111,7 +111,7 @@ def _flows(rms: float | None) -> bool:
 def node_rms(report: Report, node: int) -> float | None:
     """RMS of all gradients node `node` received, over its outputs together; None if none came."""
     records = received(report, node)
-    if len(records) == 1:
+    if len(records) == 1:  # as nearly always; a graph may have a million of them
         return records[0].rms
     numel = sum(record.numel for record in records)
     if not records:
@@ -122,15 +122,21 @@ def node_rms(report: Report, node: int) -> float | None:
 def received(report: Report, node: int) -> tuple[GradientRecord, ...]:
     """The gradients node `node` received, without the slots that got none."""
     ran = report.gradients[node] if node < len(report.gradients) else None
-    return tuple(record for record in ran.received if record is not None) if ran is not None else ()
+    if ran is None:
+        return ()
+    return tuple([record for record in ran.received if record is not None])
 
 
 def cast(graph: Graph, node: int) -> tuple[str, str] | None:
     """The dtypes before and after an operation that changes them, where both are known."""
-    own = {spec.dtype for spec in graph.nodes[node].outputs if spec is not None}
-    if len(own) != 1:
+    after = ""
+    for spec in graph.nodes[node].outputs:
+        if spec is not None:
+            if after and spec.dtype != after:
+                return None
+            after = spec.dtype
+    if not after:
         return None
-    (after,) = own
     for index in graph.outgoing[node]:
         edge = graph.edges[index]
         specs = graph.nodes[edge.target].outputs
