@@ -136,7 +136,7 @@ def on_a_grid(values: Sequence[float]) -> bool:
     Four random numbers beside the smallest and the largest lie so on one of `LEVELS` grids about once in
     4 million times; fewer are asked for coarser grids.
     """
-    distinct = sorted(set(values))
+    distinct = sorted({value for value in values if isfinite(value)})
     if len(distinct) < 4:
         return 1 < len(distinct) < len(values) and len(values) > 3
     levels = {4: LEVELS // 32, 5: LEVELS // 4}.get(len(distinct), LEVELS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from explorer.formulas import formulas
@@ -39,7 +40,9 @@ class Describer:
     def __call__(self) -> tuple[tuple[Node, ...], tuple[Edge, ...]]:
         """All nodes and edges of the graph."""
         with no_collection():
-            nodes = tuple(self.describe(number, row) for number, row in enumerate(self._sight.rows))
+            nodes = _from_the_first_call(
+                tuple(self.describe(number, row) for number, row in enumerate(self._sight.rows))
+            )
             edges = tuple(Edge(*link) for link in self._links)
         return nodes, edges
 
@@ -136,6 +139,32 @@ class Describer:
             values=value.values,
             owner=owner,
         )
+
+
+def _from_the_first_call(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Count calls from the first one in this graph, where those before it left nothing in it.
+
+    A model may have run before (a shape printed, a validation with gradients on, a ``torch.func`` transform).
+    Modules of one name at the top count together: where any of them has a first call here, none is renumbered.
+    """
+    first: dict[str, int] = {}
+    for node in nodes:
+        if node.module and node.kind != "leaf":
+            known = first.get(node.module)
+            first[node.module] = node.module_call if known is None else min(known, node.module_call)
+    outer: dict[str, int] = {}
+    for module, call in first.items():
+        top = module.partition(".")[0]
+        outer[top] = min(outer.get(top, call), call)
+    late = {module: call for module, call in first.items() if outer[module.partition(".")[0]]}
+    if not late:
+        return nodes
+    return tuple(
+        replace(node, module_call=node.module_call - late[node.module])
+        if node.kind != "leaf" and node.module in late
+        else node
+        for node in nodes
+    )
 
 
 def _source(known: NodeContext) -> Source | None:

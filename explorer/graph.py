@@ -81,7 +81,7 @@ class Node:
     operation ("Mul"). `names` holds every name known (tied weights have several).
     `outputs` describes the *forward outputs* of the operation, one per gradient it receives;
     None where torch cannot tell. `module` is a dotted path ("layers.0.attn", "" at top level);
-    `module_call` counts calls of that module (0 for the first). `operation` is the forward
+    `module_call` counts calls of that module (0 for the first with nodes here). `operation` is the forward
     operation ("aten::mul" or a function's name) where known. `note` explains an unusual node in a
     few words. `hooks` lists the user's own hooks on this node or its tensor.
     """

@@ -174,6 +174,20 @@ def test_what_lies_on_a_grid() -> None:
     assert not on_a_grid([1.0, 2.0])
     rows = torch.tensor([[0.04, -1.0, -0.93]]) + 5e-5 * torch.rand(6, 3)  # all but the same
     assert not on_a_grid(rows.flatten().tolist())
+    assert not on_a_grid([float("nan"), *torch.randn(8).tolist(), float("inf")])
+    assert on_a_grid([0.0, 1.0, float("nan"), 2.0, 4.0, 5.0, float("-inf"), 3.0, 6.0])
+
+
+def test_a_mean_over_nothing_leaves_the_check_of_forward_values_whole() -> None:
+    torch.manual_seed(0)
+    mask = torch.ones(6, 5)
+    mask[3] = 0
+    with explorer.watch() as watch:
+        hidden = torch.randn(6, 5, requires_grad=True) * mask
+        pooled = hidden.sum(1) / mask.sum(1)
+        pooled.pow(2).mean().backward()
+    assert watch.report is not None
+    assert watch.report.problems == ()
 
 
 def test_a_value_replaced_before_its_use_is_not_told_by_what_was_recorded() -> None:

@@ -219,3 +219,35 @@ def test_what_was_not_asked_for_is_no_mismatch() -> None:
         assert verdict is not None
         assert verdict.status == "match"
         assert verdict.elements
+
+
+def test_a_call_that_left_nothing_in_the_graph_is_not_counted() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    x = torch.ones(2, 3)
+    with explorer.watch(model) as watch:
+        model(x)  # looked at, and dropped
+        model(x).sum().backward()
+        used = model(x)
+        (model(x) + used).sum().backward()
+    once, twice = watch.reports
+    assert {node.module_call for node in once.graph.nodes} == {0}
+    assert {node.module_call for node in twice.graph.nodes if node.module == "0"} == {0, 1}
+
+
+def test_a_call_keeps_its_number_where_another_part_has_the_first() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.trunk["a"](x), self.trunk["b"](x)
+
+    model = Net()
+    with explorer.watch(model) as watch:
+        first, _ = model(torch.ones(2, 2))
+        second, third = model(torch.ones(2, 2))
+        (first + second + third).sum().backward()
+    assert watch.report is not None
+    calls = {(node.module, node.module_call) for node in watch.report.graph.nodes if node.kind == "op"}
+    assert {("trunk.a", 0), ("trunk.a", 1), ("trunk.b", 1)} <= calls
