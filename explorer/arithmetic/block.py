@@ -14,8 +14,8 @@ from typing import TypeAlias
 
 __all__ = ["LARGEST", "Block", "Index", "blank", "flat_block", "spread"]
 
-LARGEST = 2**19
-"""More numbers than this are never read for one element."""
+LARGEST = 2**15
+"""More numbers than this are never read for one element, nor terms added: it takes some 50 ms."""
 
 Index: TypeAlias = "tuple[int | slice | None, ...]"
 

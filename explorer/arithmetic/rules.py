@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import fsum, prod
 from typing import NamedTuple
 
-from explorer.arithmetic.block import Block
+from explorer.arithmetic.block import LARGEST, Block
 from explorer.errors import RuleError
 from explorer.formulas import operation
 from explorer.graph import Node
@@ -110,18 +111,21 @@ def total(terms: Iterable[Sequence[float]], scale: tuple[float, ...] = ()) -> Wo
     """A sum of products in numbers: "2×3 + 4×(-1)", a long one without its middle.
 
     Terms that are exactly 0 are counted, not written. None for a sum of nothing, or of one plain number,
-    where there is nothing to work out.
+    where there is nothing to work out, and of more than `LARGEST` terms.
 
     Args:
         scale: factors of the whole sum.
     """
-    every = [tuple(term) for term in terms]
+    every = [tuple(term) for term in islice(terms, LARGEST + 1)]
+    if len(every) > LARGEST:
+        return None
     living = [term for term in every if all(term)]
     if not living or (len(every) == 1 and len(every[0]) == 1 and not scale):
         return None
-    written = ["×".join(map(factor, term)) for term in living]
-    elided = len(written) > FEW
-    shown = [*written[:2], "…", written[-1]] if elided else written
+    elided = len(living) > FEW
+    shown = ["×".join(map(factor, term)) for term in ([*living[:2], living[-1]] if elided else living)]
+    if elided:
+        shown.insert(2, "…")
     zeros = len(every) - len(living)
     noted = [f"{len(every):,} terms"] if elided or zeros else []
     noted += [f"{zeros:,} of them 0"] if zeros else []
