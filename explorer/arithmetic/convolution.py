@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from math import prod
 
-from explorer.arithmetic.block import Block
+from explorer.arithmetic.block import LARGEST, Block
 from explorer.arithmetic.rules import Case, Worked, rule, total
 
 __all__ = ["convolution"]
@@ -66,6 +67,8 @@ class _Geometry:
         other = first // per_group * case.shape[1] + second
         small, wide = (source, case.given) if self.transposed else (case.given, source)
         sizes = small.shape[2:]
+        if small.shape[0] * prod(sizes) > LARGEST:
+            raise LookupError("too many terms for one element")
         for n in range(small.shape[0]):
             narrow, broad = small.read(n, first), wide.read(n, other)
             for place, value in zip(product(*map(range, sizes)), narrow, strict=True):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import explorer
 from explorer.arithmetic import RULES
-from explorer.arithmetic.block import Block, blank, flat_block, spread
+from explorer.arithmetic.block import LARGEST, Block, blank, flat_block, spread
 from explorer.arithmetic.rules import rule, total
 from explorer.errors import RuleError
 from explorer.formulas import operation
@@ -208,6 +208,19 @@ def test_zeros_are_counted_and_long_sums_cut() -> None:
     assert total([(2.0,)]) is None
     assert total([(0.0, 1.0)]) is None
     assert total([(2.0,), (3.0,)], (0.5,)) == ("0.5×(2 + 3)", 2.5, 2.5)
+
+
+def test_sums_too_long_to_be_worked_out_are_left_out() -> None:
+    assert total((float(one),) for one in range(1, LARGEST + 1)) is not None
+    assert total((1.0, 2.0) for _ in range(LARGEST + 1)) is None
+    layer, x = nn.Conv2d(1, 1, 1, bias=False), torch.randn(2, 1, 128, 129, requires_grad=True)
+    report = explorer.explore((layer(x) * torch.randn(2, 1, 128, 129)).sum(), check="off")
+    conv = next(node for node in report.graph.nodes if node.name == "ConvolutionBackward0")
+    known = {
+        report.graph.edges[index].source_slot: index in report.elements
+        for index in report.graph.outgoing[conv.id]
+    }
+    assert known == {0: True, 1: False}, "of the input, but not of the one weight, which has 33,024 terms"
 
 
 def test_a_block_reads_what_it_is_asked_for() -> None:
