@@ -124,7 +124,7 @@ class Gatherer:
         """What the whole run showed; what belongs to one report is left to the caller."""
         self._remember(Names(), context)
         evidence = of_run(self._collector, self._known, context.runs_of if context else None)
-        gone = tuple(fact for ref, fact in self._unreached.values() if ref() is None)
+        gone = tuple(fact for ref, fact in list(self._unreached.values()) if ref() is None)
         self._note_unlisted(context)
         self._note_left_outs(context)
         return replace(
@@ -141,7 +141,7 @@ class Gatherer:
         for key, (ref, _) in list(self._unreached.items()):
             tensor = ref()
             if tensor is not None and (not tensor.requires_grad or self._collector.reached(tensor)):
-                del self._unreached[key]
+                self._unreached.pop(key, None)
         self._calls += 1
         if self._calls > NOTED and self._calls & (self._calls - 1):
             return

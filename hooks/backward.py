@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.autograd.graph
@@ -27,7 +27,20 @@ PACKAGES = tuple(
 )
 """Folders whose frames are not the user's: torch, hooks, explorer."""
 
+F = TypeVar("F", bound=Callable[..., Any])
 DOOR = "_engine_run_backward"
+UNCOUNTED = str(Path(__file__).parent / "importlib" / "_bootstrap")
+"""A file name of ours that the `warnings` module leaves out of its counting, as it does the import system's."""
+
+
+def uncounted(function: F) -> F:
+    """Keep a function that stands around a backward from shifting the lines that warnings name.
+
+    Some count frames up to the user's (``stacklevel=5`` of full backward hooks).
+    """
+    plain: Any = function
+    plain.__code__ = plain.__code__.replace(co_filename=UNCOUNTED)
+    return function
 
 
 @dataclass
@@ -67,6 +80,7 @@ def watch_backward(around: Around, faults: Faults | None = None) -> Iterator[Non
     state = threading.local()
     open_ = True
 
+    @uncounted
     def watched(t_outputs: Any, *args: Any, **kwargs: Any) -> Any:
         # Every test first: tracing code must find nothing here but the call.
         if torch.compiler.is_compiling() or not open_ or getattr(state, "inside", False):

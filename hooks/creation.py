@@ -28,6 +28,7 @@ import torch
 import torch.fx.traceback as fx_traceback
 
 from hooks.handles import Handles
+from hooks.lines import users_part
 from hooks.modules import Call, ModuleCalls, Site
 from hooks.nodes import is_leaf
 from hooks.places import LIBRARY, OURS, USER, Place, kind_of, kinds
@@ -210,7 +211,7 @@ class AnomalyRecords:
             return self._format() if self._wanted else []
         if not self._wanted:
             return record
-        shown = Record(traceback.format_list(traceback.extract_stack()[:-1]))
+        shown = Record(users_part(traceback.format_list(traceback.extract_stack()[:-1])))
         shown.place, shown.inner = record.place, record.inner
         shown.library, shown.call, shown.thread = record.library, record.call, record.thread
         return shown

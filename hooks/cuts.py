@@ -70,7 +70,7 @@ class Cuts:
         Proven by the storage of a saved tensor, of a leaf or of a root, or by the plain number a leaf was
         made from.
         """
-        cuts = [cut for cuts in self._seen.values() for cut in cuts]
+        cuts = [cut for cuts in list(self._seen.values()) for cut in cuts]
         if not cuts:
             return []
         used: dict[int, int | None] = {}
@@ -99,7 +99,10 @@ class Cuts:
     def exits_of(self, leaf: torch.Tensor) -> list[CutSeen]:
         """Where something computed from `leaf` left the graph, whatever became of it."""
         return [
-            cut for cuts in self._seen.values() for cut in cuts if any(ref() is leaf for ref in cut.leaves)
+            cut
+            for cuts in list(self._seen.values())
+            for cut in cuts
+            if any(ref() is leaf for ref in cut.leaves)
         ]
 
     def _retire(self) -> None:

@@ -115,7 +115,7 @@ class Collector:
         """The same of a tensor that may be gone."""
         tensor = parameter()
         # A tensor has one plain weak reference, however often it is asked for.
-        return self.reached(tensor) if tensor is not None else parameter in self._reached.values()
+        return self.reached(tensor) if tensor is not None else parameter in list(self._reached.values())
 
     @contextlib.contextmanager
     def _guard(self, what: str) -> Iterator[None]:

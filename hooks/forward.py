@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from hooks.backward import uncounted
 from hooks.creation import AnomalyRecords, CreationHookRecords, Record, anomaly_reaches_us, record_here
 from hooks.handles import Handles
 from hooks.intervals import FunctionRecords, Intervals, next_number
@@ -194,6 +195,7 @@ class _Shared:
             record = self._backward.find(number)
         return record
 
+    @uncounted
     def _run_backward(self, roots: Any, *args: Any, **kwargs: Any) -> Any:
         if not self._open or _in_task() != -1:
             return self._engine(roots, *args, **kwargs)

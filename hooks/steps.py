@@ -111,17 +111,17 @@ class Steps:
 
     def before_backward(self) -> None:
         """End the line of every gradient that somebody changed or cleared since its step."""
-        for key, used in list(self._used.items()):
+        for key, used in list(self._used.items()):  # backward may run in several threads
             gradient = _gradient(used)
             if gradient is None or gradient._version != used.version or _at(gradient, used) != used.total:
-                del self._used[key]
+                self._used.pop(key, None)
 
     def after_backward(self) -> None:
         """Note what the backward added to the gradients still followed."""
         for key, used in list(self._used.items()):
             gradient = _gradient(used)
             if gradient is None:
-                del self._used[key]
+                self._used.pop(key, None)
             elif gradient._version != used.version:
                 used.version, used.accumulated = gradient._version, True
                 used.total = _at(gradient, used)

@@ -165,3 +165,36 @@ def test_our_frames_are_cut_out_of_the_middle() -> None:
         shown.append(tb.tb_frame.f_code.co_name)
         tb = tb.tb_next
     assert shown == ["test_our_frames_are_cut_out_of_the_middle", "inner"]
+
+
+ANOMALY = """
+import torch
+with torch.autograd.set_detect_anomaly(True):
+    loss = (torch.zeros(2, requires_grad=True).sqrt() * 0).sum()
+    loss.backward()
+"""
+HOOKED = """
+import torch
+model = torch.nn.Linear(2, 2)
+model.register_full_backward_hook(lambda module, sent, came: None)
+model(torch.ones(1, 2)).sum().backward()
+"""
+
+
+@pytest.mark.parametrize("body", [ANOMALY, HOOKED], ids=["anomaly mode", "a count of frames"])
+def test_what_torch_warns_of_names_no_line_of_ours(body: str, tmp_path: Path) -> None:
+    path = write(tmp_path, body)
+    ours = [sys.executable, "-c", "from explorer.cli import main; main()", "-q", "user.py"]
+    plain, explored = (
+        subprocess.run(
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+        for command in ([sys.executable, path.name], ours)
+    )
+    assert "Warning" in plain.stderr
+    assert explored.stderr == plain.stderr
+    assert explored.returncode == plain.returncode

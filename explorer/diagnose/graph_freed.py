@@ -36,7 +36,8 @@ def graph_freed(report: Report, evidence: Evidence) -> Iterator[Finding]:
         message = f"{named} was already differentiated: its graph is gone."
         advice = "Compute the loss again before each backward(); call backward() once per forward."
     else:
-        others = f" and {len(freed) - 1} more nodes of this graph" if len(freed) > 1 else ""
+        more = len(freed) - 1
+        others = f" and {more} more {'node' if more == 1 else 'nodes'} of this graph" if more else ""
         message = f"{named}{line} was built before an earlier backward(), which freed it{others}."
         advice = "Compute it again in each step, or detach() what is carried over from the step before."
     yield Finding(

@@ -10,6 +10,8 @@ from torch import nn
 
 import explorer
 from explorer.report import Finding
+from hooks import steps as module
+from hooks.steps import Steps
 
 Loop = Callable[[], None]
 
@@ -249,3 +251,23 @@ def test_unlisted_layers_that_an_optimizer_holds_or_that_are_frozen_are_innocent
 
 def test_one_step_is_not_judged() -> None:
     assert said(lambda: train(nn.Linear(3, 1), lambda optimizer: optimizer.zero_grad(), steps=1)) == []
+
+
+def test_another_thread_may_end_what_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps()
+    gradient = module._gradient
+
+    def meanwhile(used: module._Used) -> torch.Tensor | None:
+        steps._used.clear()
+        gradient(used)
+        return None
+
+    monkeypatch.setattr(module, "_gradient", meanwhile)
+    weight = torch.ones(2, requires_grad=True)
+    weight.sum().backward()
+    for look in (steps.before_backward, steps.after_backward):
+        followed = module._follow(weight)
+        assert followed is not None
+        steps._used[id(weight)] = followed
+        look()
+        assert not steps._used
