@@ -18,7 +18,7 @@ import explorer
 from hooks import release
 
 PATCHABLE = (FunctionType, BuiltinFunctionType, MethodDescriptorType, classmethod, staticmethod, property)
-ROUNDS = 300
+ROUNDS = 1000
 WARM = 40
 
 
