@@ -260,7 +260,8 @@ def _places(places: Sequence[tuple[int, str]]) -> str:
     first = places[0][0]
     layers = [layer for call, layer in places if call == first]
     named = ", ".join(f"`{layer}`" for layer in layers[:LISTED])
-    more = f" and {len(layers) - LISTED} layers more" if len(layers) > LISTED else ""
+    left = len(layers) - LISTED
+    more = f" and {left} {'layer' if left == 1 else 'layers'} more" if left > 0 else ""
     calls = len({call for call, _ in places})
     return f"call {first}{f' (the first of {calls:,})' if calls > 1 else ''}: {named}{more}"
 

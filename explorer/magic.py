@@ -93,7 +93,7 @@ def run(shell: Any, line: str, cell: str, display: Any) -> None:
         raise ExplorerError(
             "the cell called no backward()"
             if not watch.calls
-            else f"the cell called backward() {watch.calls} times, not {options['call']}"
+            else f"the cell called backward() {'once' if watch.calls == 1 else f'{watch.calls} times'}, not {options['call']}"
         )
 
 

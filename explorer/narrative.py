@@ -78,18 +78,20 @@ class _Narrator:
         for number, node in enumerate(order[:STEPS], 1):
             lines += ["", *self.step(number, node)]
         if len(order) > STEPS:
-            lines += ["", f"… and {len(order) - STEPS:,} more steps."]
+            left = len(order) - STEPS
+            lines += ["", f"… and {left:,} more {'step' if left == 1 else 'steps'}."]
         lines += self.closing()
         return "\n".join(lines) + "\n"
 
     def opening(self) -> str:
         """What backward is about to do, and whether it ran."""
-        nodes = len(self.graph.nodes)
+        count = len(self.graph.nodes)
+        nodes = "1 node" if count == 1 else f"{count} nodes"
         if not any(self.report.gradients):
-            return f"The graph of {self.root} has {nodes} nodes; backward did not run: no gradient is known."
+            return f"The graph of {self.root} has {nodes}; backward did not run: no gradient is known."
         ran = sum(record is not None for record in self.report.gradients)
         said = (
-            f"The backward of {self.root} ran {ran} of {nodes} nodes. Each receives the gradient of "
+            f"The backward of {self.root} ran {ran} of {nodes}. Each receives the gradient of "
             f"{self.root} by its output, multiplies it by the derivative of that output by each input, and "
             "sends the products on: upstream × local = downstream."
         )

@@ -210,7 +210,8 @@ class _Differences:
                 f"{unsettled} of the quotients did not settle: a kink (relu, max) is near, or all is rounding"
             )
         if late:
-            notes.append(f"{late} elements were left out: {SECONDS:g} seconds were used up")
+            left = "1 element was" if late == 1 else f"{late} elements were"
+            notes.append(f"{left} left out: {SECONDS:g} seconds were used up")
         if rows and not engine:
             notes.append(
                 "the engine did not follow this backward from the root on by itself; it checked every node"

@@ -118,7 +118,7 @@ def why_named(report: Report, name: str, scope: Mapping[str, Any]) -> Why:
 def _reached(leaf: bool, name: str, report: Report, number: int, slot: int, path: tuple[Node, ...]) -> Why:
     """The tensor is in the graph: what arrives, and where it became nothing."""
     record = report.gradient(number, slot)
-    steps = f"{len(path)} nodes from the loss"
+    steps = f"{len(path)} {'node' if len(path) == 1 else 'nodes'} from the loss"
     ran = report.gradients[number]
     if record is None and ran is not None and ran.unread:
         return Why("reached", f"`{name}` gets a gradient without data, {steps}.", path, path[-1].source)

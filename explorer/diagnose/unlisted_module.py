@@ -26,10 +26,11 @@ def unlisted_module(report: Report, evidence: Evidence) -> Iterator[Finding]:
             (one for one in report.graph.nodes if one.module == path and one.source is not None), None
         )
         modules = f"A `{kind}`" if len(members) == 1 else f"{len(members)} `{kind}` modules"
+        own = "a parameter that gets" if parameters == 1 else f"{parameters} parameters that get"
         yield Finding(
             code="unlisted-module",
             severity="warning",
-            message=f"{modules} inside `{owner}`, with {parameters} parameters that get gradients, "
+            message=f"{modules} inside `{owner}`, with {own} gradients, "
             f"{'is' if len(members) == 1 else 'are'} not among its modules: no optimizer holds them.",
             advice="Keep layers in nn.ModuleList or nn.ModuleDict, not in a list or dict; or freeze them.",
             node=node.id if node is not None else None,

@@ -23,5 +23,5 @@ def table(costs: Sequence[ModuleCost], width: int = 80) -> str:
             f"{cost.seconds * 1e3:>8.2f} ms{cost.gradient:>7.0e}"
         )
     if len(costs) > ROWS:
-        lines.append(f"  and {len(costs) - ROWS:,} more modules")
+        lines.append(f"  and {len(costs) - ROWS:,} more {'module' if len(costs) == ROWS + 1 else 'modules'}")
     return "\n".join(lines) + "\n"

@@ -117,7 +117,8 @@ def plain(across: Across) -> dict[str, Any]:
 def _table(across: Across, table: Table) -> list[str]:
     """Layers down, ranks across: the norm of each rank's own gradient, then of ``.grad`` after the call."""
     shown = across.runs[:COLUMNS]
-    rest = f" (and {len(across.runs) - len(shown)} ranks more)" if len(shown) < len(across.runs) else ""
+    left = len(across.runs) - len(shown)
+    rest = f" (and {words.count(left, 'rank')} more)" if left else ""
     heads = [f"rank {run.rank}" for run in shown]
     lines = [f"call {table.call:,}: gradient norm by layer{rest}"]
     lines.append(f"  {'layer':{NAME}} {''.join(f'{head:>10}' for head in heads)}   {'.grad after':>11}")
@@ -129,7 +130,7 @@ def _table(across: Across, table: Table) -> list[str]:
             cells = "".join(f"{_cell(value):>10}" for value in row.own[:COLUMNS])
             lines.append(f"{'✗' if row.differs else ' '} {_name(row.layer)} {cells}   {_agreed(row):>11}")
     if len(rows) < len(table.rows):
-        lines.append(f"  ... and {len(table.rows) - len(rows):,} layers more")
+        lines.append(f"  ... and {words.count(len(table.rows) - len(rows), 'layer')} more")
     return lines
 
 

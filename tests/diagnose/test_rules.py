@@ -17,6 +17,7 @@ from explorer.evidence import (
     ParameterFact,
     Reused,
     Units,
+    Unlisted,
 )
 from explorer.graph import Edge, Graph, Node, Saved, Source, TensorSpec
 from explorer.report import Finding, GradientRecord, NodeGradients, Report, Verdict
@@ -231,7 +232,7 @@ def test_graph_freed_leaves_out_what_the_failing_call_freed_itself() -> None:
     nodes = (
         Node(0, "MulBackward0", saved=gone, sequence_nr=20),
         Node(1, "TanhBackward0", saved=gone, sequence_nr=5, names=("h",), source=LINE),
-        Node(2, "ExpBackward0", sequence_nr=30, saved=(Saved("result", text="kept"),)),
+        Node(2, "ExpBackward0", sequence_nr=30, saved=(Saved("result", TensorSpec((2,), "float32", "cpu")),)),
     )
     graph = Graph(nodes, (Edge(2, 0, 0, 0), Edge(0, 0, 1, 0)), ((2, 0),), (1, 0, 1))
     report = Report(graph, (None,) * 3, (None,) * 2, error="RuntimeError: ... a second time ...")
@@ -239,6 +240,15 @@ def test_graph_freed_leaves_out_what_the_failing_call_freed_itself() -> None:
     assert (finding.code, finding.node) == ("graph-freed", 1)
     assert finding.message.startswith("`h` (line 7) was built before an earlier backward()")
     assert codes(replace(report, error=""), RUN) == []
+    two = replace(graph, nodes=(replace(nodes[0], sequence_nr=6), *nodes[1:]))
+    (finding,) = found(replace(report, graph=two), replace(RUN, looked=Looked(earlier=10)))
+    assert finding.message.endswith("which freed it and 1 more node of this graph.")
+
+
+def test_one_parameter_of_a_layer_that_nobody_lists() -> None:
+    evidence = replace(RUN, unlisted=(Unlisted("net.0", "Scale", "Net", 1),))
+    (finding,) = found(layered(1.0), evidence)
+    assert "with a parameter that gets gradients, is not among its modules" in finding.message
 
 
 def test_what_is_said_once_for_the_run() -> None:
