@@ -140,6 +140,10 @@ def unary(
     return Operation(name, real, guarded(real, overflow, domain, other), error)
 
 
+def _inverse(x: Number) -> float:
+    return 1 / abs(x) if x else math.inf
+
+
 def _log_domain(x: float) -> float:
     return -math.inf if x == 0 else math.nan
 
@@ -177,9 +181,9 @@ MAXIMUM = Operation("maximum", _larger, _larger, of_larger)
 EXP = unary("exp", math.exp, of_exp(2), other=cmath.exp)
 SHARP_EXP = unary("exp", math.exp, of_exp(40), other=cmath.exp)
 """exp as the attention kernels approximate it: 40 units."""
-LOG = unary("log", math.log, smooth(2, lambda a, v: 1 / abs(a)), domain=_log_domain, other=cmath.log)
+LOG = unary("log", math.log, smooth(2, lambda a, v: _inverse(a)), domain=_log_domain, other=cmath.log)
 LOG1P = unary(
-    "log1p", math.log1p, smooth(2, lambda a, v: 1 / abs(1 + a)), domain=lambda x: _log_domain(1 + x)
+    "log1p", math.log1p, smooth(2, lambda a, v: _inverse(1 + a)), domain=lambda x: _log_domain(1 + x)
 )
 SQRT = unary("sqrt", math.sqrt, smooth(1, lambda a, v: 0.5 / abs(v) if v else math.inf), other=cmath.sqrt)
 SIN = unary("sin", math.sin, smooth(2, lambda a, v: 1.0), other=cmath.sin)

@@ -91,6 +91,11 @@ DIGAMMA = unary(
 )
 """The bound's floor: near its root ψ is a difference of numbers of size 1."""
 
+LGAMMA = unary(
+    "lgamma", math.lgamma, smooth(4, lambda x, v: abs(digamma(x.real)), floor=4), domain=lambda x: math.inf
+)
+"""log |Γ(x)|; the floor is for its roots, at 1 and 2."""
+
 
 def polygamma(order: int) -> Operation:
     """ψ⁽ⁿ⁾(x) = (-1)ⁿ⁺¹ n! ζ(n + 1, x) for n ≥ 1; n = 0 is ψ itself. At ±inf as torch has it."""

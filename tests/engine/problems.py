@@ -57,6 +57,8 @@ def problems() -> dict[str, Problem]:
     }.items():  # fmt: skip
         table[name] = (f"{name}Backward0", f, [positive(*_S)])
     table |= {
+        "igamma": ("IgammaBackward0", lambda x: torch.igamma(torch.linspace(0.5, 3, 12).double().view(3, 4), x), [positive(*_S)]),
+        "igammac": ("IgammacBackward0", lambda x: torch.igammac(torch.tensor(2.5).double(), x), [positive(*_S)]),
         "gelu tanh": ("GeluBackward0", lambda x: F.gelu(x, approximate="tanh"), [_S]),
         "threshold": ("ThresholdBackward0", lambda x: F.threshold(x, 0.2, -1.0), [_S]),
         # arithmetic

@@ -12,7 +12,7 @@ from explorer.engine.elementwise import Full, Missing, index_along
 from explorer.engine.memory import Box
 from explorer.engine.reduce import resolve_dims, rounded_sum
 from explorer.engine.registry import Site, vjp
-from explorer.engine.rules.arithmetic import signum
+from explorer.engine.rules.arithmetic import in_range, signum
 from explorer.engine.rules.indexing import scattered
 from explorer.engine.run import Run
 
@@ -69,7 +69,7 @@ def var(n: Site, g: Array) -> Vjp:
 @vjp("StdBackward0")
 def std(n: Site, g: Array) -> Vjp:
     """y = √var:  dx = (g / 2y) · 2 (x - x̄) / (m - c); 0 where y = 0."""
-    return [_spread(n, (g / (n.result * 2)).where(n.result.ne(0)))]
+    return [_spread(n, (g / in_range(n, n.result * 2)).where(n.result.ne(0)))]
 
 
 @vjp("VarMeanBackward0")

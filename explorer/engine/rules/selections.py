@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from math import prod
+from math import inf, prod
 from typing import Any, TypeAlias
 
 from explorer.engine.array import Array
@@ -13,6 +13,7 @@ from explorer.engine.contract import Elements, Point
 from explorer.engine.elementwise import Missing
 from explorer.engine.memory import Box, Values
 from explorer.engine.registry import RuleError, Site, vjp
+from explorer.engine.rules.arithmetic import in_range
 from explorer.engine.rules.indexing import scattered
 from explorer.engine.rules.reductions import (
     _spread,
@@ -73,7 +74,7 @@ def nansum(n: Site, g: Array) -> Vjp:
 def std_mean(n: Site, g: Array | None, mean: Array | None) -> Vjp:
     """(s, m) = (std x, mean x):  dx = g/(2s) ∂var, 0 where s = 0, plus the mean's gradient / m."""
     shape = n.self.shape
-    found = None if g is None else _spread(n, (g / (n.result0 * 2)).where(n.result0.ne(0)))
+    found = None if g is None else _spread(n, (g / in_range(n, n.result0 * 2)).where(n.result0.ne(0)))
     if mean is not None:
         part = (widened(mean, shape, n.dim, n.keepdim) / reduced_count(shape, n.dim)).expand(*shape)
         found = part if found is None else found + part
@@ -109,8 +110,18 @@ def _other_products(x: Values) -> Values:
 
 
 def _leave_one_out(run: Run, parts: Sequence[Part]) -> Part:
-    found = _other_products(parts[0][0])
-    return found, [(len(found) + 3) * run.rounding.u * abs(value) + run.rounding.eta for value in found]
+    """Torch stores products in the dtype, in an order of its own, and divides by x.
+
+    Each product on the way may lose what is subnormal, or overflow (binary_kernel_reduce_vec of the dtype).
+    """
+    x, r = parts[0][0], run.rounding
+    found = _other_products(x)
+    most = prod(max(1.0, abs(value)) for value in x)
+    lost = len(x) * r.eta * most if most <= r.largest else inf
+    return found, [
+        (len(found) + 3) * r.u * abs(value) + lost * (1 + (1 / abs(own) if own else 0.0))
+        for value, own in zip(found, x, strict=True)
+    ]
 
 
 @vjp("ProdBackward0")
@@ -134,15 +145,18 @@ def cumprod(n: Site, g: Array) -> Vjp:
         (x, _), (gs, eg) = parts
         first: Any = prod(x[:j])
         running = first
-        total, weight, spread, lost = 0.0, 0.0, 0.0, 0.0
+        total, weight, spread, lost, most = 0.0, 0.0, 0.0, 0.0, 0.0
         for i in range(j, len(x)):
             running = running * x[i] if i > j else running
             total = total + gs[i] * running
             weight += abs(gs[i] * running)
             spread += eg[i] * abs(running) if eg else 0.0
             lost += abs(gs[i]) + 2
+            most = max(most, abs(running * x[j]), weight * abs(x[j]))
         # Torch sums g y and divides by x: y, g y and their sum are each stored, and lose what is subnormal.
         lost *= run.rounding.eta * (1 / abs(x[j]) if x[j] else 1 + abs(first))
+        if most > run.rounding.largest:
+            return total, inf  # what torch divides has overflowed
         return total, 2 * (len(x) + 4) * run.rounding.u * weight + spread + lost + run.rounding.eta
 
     return [_each_of_line(n.dim, [n.self.conj(), g], compute)]

@@ -7,7 +7,7 @@ from math import inf, pi, sqrt
 from explorer.engine.array import Array
 from explorer.engine.elementwise import unless
 from explorer.engine.registry import Site, vjp
-from explorer.engine.special import DIGAMMA, ERFINV, FLOOR_DIVIDE, I0, I0E, I1, I1E, polygamma
+from explorer.engine.special import DIGAMMA, ERFINV, FLOOR_DIVIDE, I0, I0E, I1, I1E, LGAMMA, polygamma
 
 Vjp = list[Array | None]
 
@@ -74,6 +74,24 @@ def mvlgamma(n: Site, g: Array) -> Vjp:
     for j in range(2, n.p + 1):
         total = total + (n.self + (1 - j) / 2).map(DIGAMMA)
     return [g * total]
+
+
+def _gamma_density(n: Site) -> Array:
+    """exp((a - 1) log x - x - log Γ(a)), the slope of the regularised incomplete gamma function P(a, x)."""
+    density: Array = ((n.self - 1) * n.other.log() - n.other - n.self.map(LGAMMA)).exp()
+    return density
+
+
+@vjp("IgammaBackward0")
+def igamma(n: Site, g: Array) -> Vjp:
+    """y = P(a, x):  dx = g x^(a-1) e^-x / Γ(a). Torch has no derivative by a."""
+    return [None, g * _gamma_density(n)]
+
+
+@vjp("IgammacBackward0")
+def igammac(n: Site, g: Array) -> Vjp:
+    """y = 1 - P(a, x):  dx = -g x^(a-1) e^-x / Γ(a). Torch has no derivative by a."""
+    return [None, -g * _gamma_density(n)]
 
 
 @vjp("I0Backward0")
