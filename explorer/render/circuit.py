@@ -54,7 +54,7 @@ def _key(report: Report) -> str:
 
 def title(report: Report) -> str:
     """What the drawing is of: the root's name, the formula where it is short, the value where known."""
-    name = words.clean(report.root_name or "loss", 60)
+    name = words.roots(report)
     roots = dict.fromkeys(report.graph.roots)
     if len(roots) != 1:
         return name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from explorer.render.drawing import Drawing, Path, Shape
+from explorer.render.drawing import Drawing, Path, Shape, is_leaf
 
 
 @dataclass(slots=True)
@@ -78,3 +78,35 @@ def _tighten(frame: Cluster, drawing: Drawing) -> None:
 def told(drawing: Drawing, shape: Shape) -> bool:
     """True if a frame around `shape` already says how many alike it stands for."""
     return any(shape.module[:end] in drawing.titles for end in range(1, len(shape.module) + 1))
+
+
+def headroom(drawing: Drawing) -> dict[int, int]:
+    """By place in `drawing.wires`, how many rows a wire spans at least; those that span one are left out.
+
+    A wire from outside meets the parameters of its target, which stand in the rows above it. Ending lower
+    than they begin, it lets their frame stand under the one the wire comes from, not beside it.
+    """
+    above: list[list[int]] = [[] for _ in drawing.shapes]
+    below: list[list[int]] = [[] for _ in drawing.shapes]
+    for wire in drawing.wires:
+        if not wire.again:
+            above[wire.target].append(wire.source)
+            below[wire.source].append(wire.target)
+    rows = [1 if is_leaf(shape) else 0 for shape in drawing.shapes]
+    module = [shape.module for shape in drawing.shapes]
+    waiting = [place for place, amount in enumerate(rows) if amount]
+    while waiting:  # what is made of parameters of the same frame alone, such as a transposed weight
+        for place in below[waiting.pop()]:
+            own = [rows[one] if module[one] == module[place] else 0 for one in above[place]]
+            if not rows[place] and all(own):
+                rows[place] = 1 + max(own)
+                waiting.append(place)
+    found = {}
+    for number, wire in enumerate(drawing.wires):
+        end = module[wire.target]
+        if wire.again or module[wire.source] == end or is_leaf(drawing.shapes[wire.source]):
+            continue
+        over = max((rows[one] for one in above[wire.target] if module[one] == end), default=0)
+        if over:
+            found[number] = over + 1
+    return found

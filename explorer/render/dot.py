@@ -59,7 +59,7 @@ def of_drawing(
     dot.attr("edge", **EDGE)
     with dot.subgraph(name="cluster_title") as page:
         facts = (subtitle(report, drawing), *lines(drawing.folded, 90), note)
-        label = heading(text(report.root_name or "loss", 60), [text(fact, 200) for fact in facts if fact])
+        label = heading(text(words.roots(report), 130), [text(fact, 200) for fact in facts if fact])
         page.attr("graph", id="title", label=label, labelloc="t", peripheries="0", margin="6")
         _clusters(page, pen)
     pen.wires(dot)

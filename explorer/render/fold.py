@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
+from explorer.render.clusters import headroom
 from explorer.render.collection import uncollected
 from explorer.render.drawing import Drawing, everything, forward_order, is_scalar
 from explorer.render.focus import focused
@@ -130,20 +131,21 @@ def _finest(levels: Levels, visible: int, tallest: float) -> Cut:
 def height(drawing: Drawing) -> float:
     """About how many points high the layout will be: the tallest line of boxes from the top down."""
     waiting = [0] * len(drawing.shapes)
-    after: list[list[int]] = [[] for _ in drawing.shapes]
-    for wire in drawing.wires:
+    after: list[list[tuple[int, int]]] = [[] for _ in drawing.shapes]
+    rows = headroom(drawing)
+    for number, wire in enumerate(drawing.wires):
         if not wire.again:
             waiting[wire.target] += 1
-            after[wire.source].append(wire.target)
+            after[wire.source].append((wire.target, rows.get(number, 1) - 1))
     tall = [0.0] * len(drawing.shapes)
     ready = [place for place, amount in enumerate(waiting) if not amount]
     while ready:
         place = ready.pop()
         shape = drawing.shapes[place]
         below = tall[place] + BOX + LINE * min(len(shape.inside), 3)
-        for target in after[place]:
+        for target, skipped in after[place]:
             frame = FRAME if drawing.shapes[target].module != shape.module else 0
-            tall[target] = max(tall[target], below + frame)
+            tall[target] = max(tall[target], below + frame + skipped * (BOX + 2 * LINE))
             waiting[target] -= 1
             if not waiting[target]:
                 ready.append(target)

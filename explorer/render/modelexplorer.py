@@ -38,7 +38,7 @@ def node_data(session: Session) -> str:
 
 
 def _name(report: Report, place: int) -> str:
-    return f"{place + 1} {words.clean(report.root_name or 'loss', 60)} call {report.call}"
+    return f"{place + 1} {words.roots(report)} call {report.call}"
 
 
 def _graph(report: Report, place: int) -> Object:

@@ -6,6 +6,7 @@ innermost module only; the call of an outer one is the same share of its own cal
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import NamedTuple
@@ -70,7 +71,10 @@ def to_depth(drawing: Drawing, depth: int, order: dict[int, int]) -> Drawing:
         groups.setdefault(group, []).append(place)
     faces = {
         group: _module_box(
-            drawing, sorted(places, key=lambda place: order[drawing.shapes[place].members[0]]), depth
+            drawing,
+            sorted(places, key=lambda place: order[drawing.shapes[place].members[0]]),
+            depth,
+            chains[places[0]][max(depth, 1) - 1][1],
         )
         for group, places in groups.items()
         if len(places) > 1
@@ -82,17 +86,20 @@ def to_depth(drawing: Drawing, depth: int, order: dict[int, int]) -> Drawing:
     return replace(folded, folded=(*drawing.folded, said))
 
 
-def _module_box(drawing: Drawing, places: list[int], depth: int) -> Shape:
+def _module_box(drawing: Drawing, places: list[int], depth: int, call: int) -> Shape:
     members, inside, hidden = merged(drawing, places)
     face = drawing.shapes[places[0]]
     path = face.module[: max(depth, 1)]
-    outer, label = path[:-1], module_name(drawing, path, len(path) - 1, len(path))
+    outer, label = path[:-1], module_name(drawing, path, len(path) - 1, len(path), call)
     amount = words.count(len({*members, *inside, *hidden}), "node")
     return Shape(f"m{members[0]}", members, "module", label, outer, inside=inside, hidden=hidden, note=amount)
 
 
-def module_name(drawing: Drawing, path: Path, above: int, depth: int) -> str:
-    """What the module at `depth` of `path` is called inside the one at `above`: "attn.proj", "h.0–11 ×12"."""
+def module_name(drawing: Drawing, path: Path, above: int, depth: int, call: int = 0) -> str:
+    """What the module at `depth` of `path` is called inside the one at `above`: "attn.proj", "h.0–11 ×12".
+
+    `call` counts the calls before this one: the second is "D (call 2)" where calls are drawn apart.
+    """
     names: list[str] = []
     for end in range(above, depth):
         title = drawing.titles.get(path[: end + 1])
@@ -101,7 +108,8 @@ def module_name(drawing: Drawing, path: Path, above: int, depth: int) -> str:
         elif title is None and not names and end and path[end].isdigit():
             names.append(path[end - 1])
         names.append(title or path[end])
-    return ".".join(names)
+    apart = call and drawing.titles.get(path[:depth]) is None
+    return ".".join(names) + (f" (call {call + 1})" if apart else "")
 
 
 def untangled(drawing: Drawing, home: list[int], order: dict[int, int]) -> list[int]:
@@ -273,8 +281,18 @@ def _merged_steps(drawing: Drawing, found: _Repeats) -> Drawing:
             faces[model] = drawing.shapes[model]._replace(
                 members=members, inside=inside, hidden=hidden, times=len(places)
             )
-    titles = {tuple(name for name, _ in alike[0]): _title(alike) for alike in found.groups}
+    calls = Counter((chain[:-1], chain[-1][0]) for chain in _all(instances(drawing)))
+    titles = {
+        tuple(name for name, _ in alike[0]): _title(alike)
+        for alike in found.groups
+        if len({chain[-1][0] for chain in alike}) > 1 or calls[alike[0][:-1], alike[0][-1][0]] == len(alike)
+    }  # one frame holds all calls of a module: where some are drawn apart, it cannot say how many alike
     said = [f"{_title(alike)} drawn once" for alike in found.groups]
     folded = together(drawing, found.home, faces)
     few = said if len(said) <= 4 else [*said[:3], f"and {len(said) - 3} more repeats"]
     return replace(folded, folded=(*drawing.folded, *few), titles={**drawing.titles, **titles})
+
+
+def _all(chains: Iterable[Instance]) -> set[Instance]:
+    """The instances of `chains` and those around them."""
+    return {chain[:end] for chain in set(chains) for end in range(1, len(chain) + 1)}

@@ -91,7 +91,7 @@ def nested(drawing: Drawing, order: dict[int, int]) -> Nest:
     A module with one thing in it gives way to that thing. One that would close a cycle when folded is
     split into the runs of the forward pass it consists of. `order` gives each node its place in that.
     """
-    groups = _groups(drawing, order)
+    groups, chains = _groups(drawing, order), instances(drawing)
     first = len(drawing.shapes)
     modules = [Module(Shape("z0", (), "module", ""), "", -1, 0)]
     numbers: dict[tuple[int, int], int] = {}
@@ -105,7 +105,9 @@ def nested(drawing: Drawing, order: dict[int, int]) -> Nest:
             key = depth, group.places[0]
             if key not in numbers:
                 numbers[key] = len(modules)
-                name = module_name(drawing, drawing.shapes[place].module, below, depth)
+                name = module_name(
+                    drawing, drawing.shapes[place].module, below, depth, chains[place][depth - 1][1]
+                )
                 face = _face(drawing, group, len(modules), name, depth)
                 modules.append(Module(face, name, parent, modules[parent].level + 1))
                 modules[parent].things.append(first + numbers[key])

@@ -8,7 +8,7 @@ import graphviz
 
 from explorer.derivatives import local_derivatives, multiplied, wire_names
 from explorer.render import theme, words
-from explorer.render.clusters import told
+from explorer.render.clusters import headroom, told
 from explorer.render.drawing import Drawing, Shape, Wire, is_leaf, is_scalar
 from explorer.render.marks import (
     Mark,
@@ -195,8 +195,12 @@ class Pen:
 
     def wires(self, dot: graphviz.Digraph) -> None:
         """The wires, as wide as the gradient they carry."""
-        for wire in self.drawing.wires:
-            dot.edge(self.keys[wire.source], self.keys[wire.target], **self.wire(wire))
+        rows = headroom(self.drawing)
+        for place, wire in enumerate(self.drawing.wires):
+            look = self.wire(wire)
+            if place in rows:
+                look["minlen"] = str(rows[place])
+            dot.edge(self.keys[wire.source], self.keys[wire.target], **look)
 
     def wire(self, wire: Wire) -> dict[str, str]:
         """The look of a wire, from the gradients of its edges."""

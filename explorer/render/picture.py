@@ -43,7 +43,7 @@ def picture(
             continue
         if form != "svg":
             return made
-        title = f"autograd graph of {words.clean(report.root_name or 'loss', 60)}"
+        title = f"autograd graph of {words.roots(report)}"
         return svg.finish(made, title=title, description=describe(report), prefix=prefix).encode("utf-8")
     raise AssertionError("the last step returned or raised")
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from explorer.graph import Source
+from explorer.graph import Node, Source
 from explorer.render import fold, theme, words
 from explorer.render.clusters import Cluster, preorder, told, tree
 from explorer.render.collection import uncollected
@@ -33,6 +33,10 @@ LISTED = 5
 """Mismatching nodes named under the check; the rest are counted."""
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _NARROWEST = 40
+_BARS, _SHAPES = 50, 58
+"""Columns from which on there are bars, and shapes."""
+_NAMES = 56
+"""Cells of the column of names at most, where none is longer: numbers far from names are hard to read."""
 
 
 @uncollected
@@ -87,7 +91,7 @@ def _report(console: Console, report: Report, full: bool) -> None:
 def _header(console: Console, report: Report) -> None:
     called = f"call {report.call}" if report.call else "a backward of the explorer's own"
     place = _place(report.where)
-    first = Text(words.clean(report.root_name or "loss", 40), style="bold")
+    first = Text(words.roots(report, 40), style="bold")
     for part in (words.clean(report.script, 60), f"{called} at {place}" if place else called):
         if part:
             first.append(f" · {part}", style="not bold")
@@ -115,9 +119,15 @@ def _table(console: Console, report: Report) -> None:
     graph = report.graph
     named = expressions(report, console.width - 30)
     steps = [graph.nodes[node] for node in forward_order(graph)]
-    rows = [node for node in graph.nodes if node.kind == "leaf"] + [
-        node for node in steps if node.kind != "leaf"
-    ]
+    when = {node.id: place for place, node in enumerate(steps)}
+
+    def used(leaf: Node) -> tuple[int, int]:
+        """The first operation that uses a leaf, and as which operand."""
+        uses = (graph.edges[index] for index in graph.incoming[leaf.id])
+        return min(((when[edge.source], edge.source_slot) for edge in uses), default=(len(when), leaf.id))
+
+    rows = sorted((node for node in graph.nodes if node.kind == "leaf"), key=used)
+    rows += [node for node in steps if node.kind != "leaf"]
     widest = max((cell_len(named[node.id]) for node in rows), default=8)
     span = min(max(widest, 8), console.width - 30)
     console.print(Text(f"  {_left('variable', span)}{'value':>12}{'gradient':>12}", style="dim"))
@@ -143,24 +153,39 @@ def _tree(console: Console, report: Report, full: bool) -> None:
     findings = findings_by_node(report)
     spread = scale(report)
     when = {node: place for place, node in enumerate(forward_order(report.graph))}
-    shapes = any(shape.kind not in ("module", "fold") for shape in drawing.shapes)
+    states = {shape.key: mark(report, shape, findings) for shape in drawing.shapes}
+    sizes = {shape.key: _sizes(report, shape) for shape in drawing.shapes}
+    rows = [
+        (
+            "  " * (level + 1) + (content if isinstance(content, str) else _name(report, drawing, *content)),
+            content,
+        )
+        for level, content in _lines(drawing, when)
+    ]
     ranged = any(len(shape.members) > 1 for shape in drawing.shapes)
-    room = 14 if shapes else 0
-    digits = 13 if ranged else 6
-    span = console.width - room - BAR - digits - 8
+    cells = BAR if console.width >= _BARS else 0
+    spoken = max(
+        (cell_len(state.words()) - cells - 1 for state in states.values() if not _range(state)), default=0
+    )
+    digits = max(
+        13 if ranged else 6, min(spoken, 14), *(cell_len(_range(state)) for state in states.values()), 0
+    )
+    widest = max(map(cell_len, sizes.values()), default=0)
+    room = min(max(widest, 5) + 2, 14) if widest and console.width >= _SHAPES else 0
+    span = min(
+        console.width - room - cells - digits - 8, max(_NAMES, *(cell_len(name) + 2 for name, _ in rows), 0)
+    )
     head = f"  {_left('forward order', span - 2)}{_right('shape', room) if room else ''}  gradient RMS"
     console.print(Text(head, style="dim"))
-    for level, content in _lines(drawing, when):
-        indent = "  " * (level + 1)
+    for name, content in rows:
         if isinstance(content, str):
-            console.print(Text(_left(f"{indent}{content}", span).rstrip(), style="bold"))
+            console.print(Text(_left(name, span).rstrip(), style="bold"))
             continue
-        shape, frame = content
-        name = _name(report, shape, frame, alone=not told(drawing, shape))
-        line = Text(_left(f"{indent}{name}", span), style="blue" if shape.kind == "parameter" else "")
+        shape, _ = content
+        line = Text(_left(name, span), style="blue" if shape.kind == "parameter" else "")
         if room:
-            line.append(_right(_sizes(report, shape), room), style="dim")
-        line.append_text(_gradient(mark(report, shape, findings), digits, spread))
+            line.append(_right(sizes[shape.key], room), style="dim")
+        line.append_text(_gradient(states[shape.key], digits, spread, cells))
         console.print(line)
     if drawing.folded:
         console.print()
@@ -201,10 +226,10 @@ def _lines(drawing: Drawing, when: dict[int, int]) -> Iterator[tuple[int, str | 
         waiting += [(level + 1, row) for _, row in sorted(rows, key=lambda row: row[0], reverse=True)]
 
 
-def _name(report: Report, shape: Shape, frame: str, *, alone: bool) -> str:
+def _name(report: Report, drawing: Drawing, shape: Shape, frame: str) -> str:
     """Module, name, how many alike unless a frame says so, and the parameters inside."""
     name = f"{frame}  {shape.label}" if frame else shape.label
-    name += words.times(shape.times) if alone else ""
+    name += words.times(shape.times) if not told(drawing, shape) else ""
     if not shape.inside:
         return name
     if shape.kind in ("module", "fold"):
@@ -220,18 +245,25 @@ def _sizes(report: Report, shape: Shape) -> str:
     return words.shape(spec[0].shape).replace(" ", "") if known and spec[0] is not None else ""
 
 
-def _gradient(state: Mark, digits: int, spread: Scale) -> Text:
+def _gradient(state: Mark, digits: int, spread: Scale, cells: int) -> Text:
     """The RMS or its range, a bar, the verdict."""
     line = Text("  ")
     if state.state != "flow" or state.high is None or state.low is None:
         strong = "bold yellow" if state.state == "hazard" else "dim"
-        line.append(_left(state.words(), digits + BAR + 1), style=strong)
+        line.append(_left(state.words(), digits + cells + 1), style=strong)
     else:
-        least, most = words.scientific(state.low), words.scientific(state.high)
-        line.append(_right(most if least == most else f"{least}…{most}", digits) + " ")
-        line.append(_left(bar(state.high, spread), BAR), style="magenta")
+        line.append(_right(_range(state), digits) + " ")
+        line.append(_left(bar(state.high, spread), BAR)[:cells], style="magenta")
     line.append_text(_verdict(state))
     return line
+
+
+def _range(state: Mark) -> str:
+    """What flowed, from the least to the most; "" where nothing finite did."""
+    if state.state != "flow" or state.high is None or state.low is None:
+        return ""
+    least, most = words.scientific(state.low), words.scientific(state.high)
+    return most if least == most else f"{least}…{most}"
 
 
 def bar(rms: float, spread: Scale) -> str:

@@ -161,6 +161,16 @@ def label(node: Node) -> str:
     return clean(node.label or operation(node), 60)
 
 
+def roots(report: Report, longest: int = 60) -> str:
+    """What backward began at: the root's name, and those of others or how many they are."""
+    first = clean(report.root_name or "loss", longest)
+    others = [report.graph.nodes[node] for node, _ in dict.fromkeys(report.graph.roots)][1:]
+    if not others:
+        return first
+    named = len(others) == 1 and others[0].label not in ("", operation(others[0]), report.root_name)
+    return f"{first} and {clean(others[0].label, longest) if named else f'{len(others):,} more'}"
+
+
 def check_line(check: CheckSummary) -> str:
     """The whole check in one line, for the terminal."""
     if not check.nodes or (check.end_to_end == "off" and not check.checked and not check.statuses):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Callable
@@ -31,6 +32,8 @@ GEOMETRY = """(() => {
     return [x - origin.x, y - origin.y, right - origin.x, bottom - origin.y];
   };
   const kinds = ['rect', 'ellipse', 'path', 'polygon'].map((kind) => ':scope > ' + kind).join();
+  const whole = (box) => [...box.querySelectorAll(kinds)].map(rect).reduce(([a, b, c, d], [e, f, g, h]) =>
+    [Math.min(a, e), Math.min(b, f), Math.max(c, g), Math.max(d, h)]);
   const way = (group) => {
     const path = group.querySelector('path:not(.h)'), length = path.getTotalLength();
     const steps = Math.max(2, Math.ceil(length / 5));
@@ -38,10 +41,12 @@ GEOMETRY = """(() => {
       .map(({x, y}) => [x, y]);
   };
   const found = {
-    boxes: all('.n[data-s]').map((box) => rect(box.querySelector(kinds))),
+    boxes: all('.n[data-s]').map(whole),
     frames: all('.m').map((frame) => [Number(frame.dataset.module), rect(frame.querySelector('.frame'))]),
     pieces: all('.e').map((piece) => ({
-      way: way(piece), tip: Boolean(piece.querySelector(".h")),
+      way: way(piece),
+      dashed: getComputedStyle(piece.querySelector("path")).strokeDasharray !== "none",
+      tip: Boolean(piece.querySelector(".h")),
       wires: piece.dataset.wires.split(" ").map(Number),
     })),
   };
@@ -97,6 +102,10 @@ def problems(found: dict[str, Any], view: dict[str, Any]) -> list[str]:
         if outer and not (outer[0] <= left and outer[1] <= top and right <= outer[2] and bottom <= outer[3]):
             said.append(f"module {module} leaves its frame")
     for piece in found["pieces"]:
+        heights = [across for _, across in piece["way"]]
+        up = any(before > after + 1 for before, after in itertools.pairwise(heights))
+        if up and not piece["dashed"]:  # those to the next of several drawn once go up
+            said.append(f"a wire of {piece['wires']} turns back")
         (x0, y0), (x, y) = piece["way"][0], piece["way"][-1]
         near = (a - TIP <= x <= c + TIP and b - TIP <= y <= d + TIP for a, b, c, d in boxes)
         if piece["tip"] and not any(near):
@@ -110,7 +119,9 @@ def problems(found: dict[str, Any], view: dict[str, Any]) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize("sample", [samples.block, samples.resnet, lambda: samples.gpt(4)])
+@pytest.mark.parametrize(
+    "sample", [samples.block, samples.resnet, samples.adversarial, lambda: samples.gpt(4)]
+)
 def test_whatever_is_open_nothing_overlaps_and_every_wire_is_there(
     show: Show, sample: Callable[[], Report]
 ) -> None:

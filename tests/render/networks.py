@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from explorer.graph import Source
+from explorer.graph import Graph, Source
 from explorer.report import (
     Report,
 )
@@ -154,6 +154,35 @@ def resnet() -> Report:
     active = build.op("Relu", pooled, shape=(4, 64, 112, 112), module="relu")
     unit(active, "conv1", "bn1", 64)
     return filled(build.graph(), wave, script="resnet.py", where=Source("resnet.py", 40, "loss.backward()"))
+
+
+def adversarial() -> Report:
+    """Two losses of one backward; the discriminator D is called three times, once on what G made."""
+    build = Builder()
+    fool, tell = build.op("Mean", label="loss_g"), build.op("Add", label="loss_d")
+    ends = (fool, build.op("Mean", tell), build.op("Mean", tell))
+    uses: dict[str, list[int]] = {}
+    after = 0
+    for call, end in enumerate(ends):
+        made = end
+        for layer in (2, 0):
+            module = f"D.{layer}"
+            made = build.op("Addmm", made, shape=(8, 16), module=module, call=call)
+            turned = build.op("T", made, shape=(16, 16), module=module, call=call)
+            uses.setdefault(f"{module}.bias", []).append(made)
+            uses.setdefault(f"{module}.weight", []).append(turned)
+            if layer:
+                made = build.op("LeakyRelu", made, shape=(8, 16), module="D.1", call=call)
+        after = after or made
+    for name, users in uses.items():
+        build.leaf(name, *users, shape=(16,), module=name.rpartition(".")[0])
+    for layer in (2, 0):
+        after = build.op("Addmm", after, shape=(8, 16), module=f"G.{layer}")
+        for name in ("weight", "bias"):
+            build.leaf(f"G.{layer}.{name}", after, shape=(16,), module=f"G.{layer}")
+    graph = build.graph()
+    both = Graph(graph.nodes, graph.edges, ((fool, 0), (tell, 0)), graph.arity)
+    return filled(both, wave, root_name="loss_g")
 
 
 def lstm(steps: int = 500, layers: int = 4) -> Report:

@@ -13,11 +13,12 @@ from explorer.report import (
     Verdict,
 )
 from tests.render.building import Builder, checked, filled, record, wave
-from tests.render.networks import block, gpt, loop, lstm, resnet, tangle, transformer_block
+from tests.render.networks import adversarial, block, gpt, loop, lstm, resnet, tangle, transformer_block
 
 __all__ = [
     "SCALAR",
     "Builder",
+    "adversarial",
     "block",
     "checked",
     "filled",

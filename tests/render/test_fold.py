@@ -114,6 +114,16 @@ def test_unused_leaves_do_not_fill_the_page() -> None:
     assert [shape.label for shape in drawing.shapes][-1] == "300 leaves"
 
 
+def test_a_frame_says_how_many_calls_only_where_it_holds_no_others() -> None:
+    levels = list(fold.ladder(samples.adversarial()))
+    (two,) = [drawing for drawing in levels if "D ×2 calls drawn once" in drawing.folded]
+    assert ("D",) not in two.titles
+    assert {shape.times for shape in two.shapes if shape.module == ("D", "0") and shape.call} == {2}
+    (three,) = [drawing for drawing in levels if ("D",) in drawing.titles]
+    assert three.titles["D",] == "D ×3 calls"
+    assert ("cells",) in fold.Levels(samples.lstm(12, 3)).once.titles
+
+
 def test_a_module_called_twice_closes_no_cycle() -> None:
     drawing = fold.draw(samples.resnet(), depth=3)
     back = {(wire.target, wire.source) for wire in drawing.wires}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from xml.etree.ElementTree import fromstring
 
 from explorer.graph import TensorSpec
 from explorer.render import dot, fold, theme
+from explorer.render.clusters import headroom
+from explorer.render.drawing import everything
 from explorer.render.layout import layout, size
 from explorer.render.marks import cast
 from explorer.report import Report
 from tests.render import samples
 from tests.render.samples import Builder, filled
+from tests.render.test_html import layers
 
 
 def mixed() -> Report:
@@ -105,3 +110,29 @@ def test_the_legend_speaks_of_parameters_as_they_are_drawn() -> None:
         source = dot.source(report)
         assert shown in source
         assert other not in source
+
+
+def test_frames_stand_under_one_another() -> None:
+    drawn = fromstring(layout(dot.source(layers(3)), "svg"))
+    frames = []
+    for group in drawn.iter("{http://www.w3.org/2000/svg}g"):
+        if (path := group.find(".//{http://www.w3.org/2000/svg}path")) is None:
+            continue
+        if "module" in group.get("class", ""):
+            across = [float(x) for x in re.findall(r"(-?[\d.]+),-?[\d.]+", path.get("d", ""))]
+            frames.append((min(across), max(across)))
+    assert len(frames) == 4
+    assert all(one[0] < other[1] for one in frames for other in frames)
+
+
+def test_wires_leave_room_for_the_parameters_of_their_target() -> None:
+    build = samples.Builder()
+    second = build.op("Addmm", module="b")
+    first = build.op("Addmm", second, module="a")
+    turned = build.op("T", second, module="b")
+    for name, use in (("b.weight", turned), ("b.bias", second), ("a.bias", first)):
+        build.leaf(name, use, module=name[0])
+    drawing = everything(build.graph())
+    rows = {drawing.wires[place].target: amount for place, amount in headroom(drawing).items()}
+    assert rows == {second: 3}
+    assert headroom(everything(samples.xyz().graph)) == {}

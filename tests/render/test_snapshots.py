@@ -74,6 +74,27 @@ def test_text_fits_its_width_without_escape_codes(name: str, width: int) -> None
     assert [line.rstrip() for line in bare.splitlines()] == written.splitlines()
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_numbers_stand_whole_at_any_width_and_near_their_names(width: int) -> None:
+    tiny = samples.filled(samples.lstm(20, 1).graph, lambda node: 10.0 ** -(3 + node.id % 40))
+    lines = text.text(tiny, width=width).splitlines()
+    (row,) = [line for line in lines if line.lstrip().startswith("Split")]
+    assert re.search(r"\de−\d+…\d\.\de−\d+ ", row)
+    assert len(row) <= min(width, 110)
+
+
+def test_variables_are_listed_as_the_program_uses_them() -> None:
+    build = samples.Builder()
+    outer = build.op("Mul")
+    z = build.leaf("z", (outer, 1), role="input")
+    inner = build.op("Mul", (outer, 0))
+    y, x = build.leaf("y", (inner, 1), role="input"), build.leaf("x", (inner, 0), role="input")
+    numbers = {outer: 1.0, z: 2.0, inner: 3.0, y: 4.0, x: 5.0}
+    report = samples.scalar_report(build.graph(), numbers, numbers, dict.fromkeys(range(4), 1.0))
+    lines = text.text(report).splitlines()
+    assert [line.split()[0] for line in lines[4:7]] == ["x", "y", "z"]
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for name, make in SHOWN.items():

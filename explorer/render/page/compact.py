@@ -13,6 +13,7 @@ from html import escape
 from xml.etree.ElementTree import Element, fromstring
 
 from explorer.errors import LayoutError
+from explorer.render import theme
 from explorer.render.page.palette import Palette
 
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -20,6 +21,11 @@ _LINK = "{http://www.w3.org/1999/xlink}"
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _LOOK = ("fill", "stroke", "stroke-width", "stroke-dasharray")
 _TEXT = ("font-weight", "font-style", "font-size", "fill")
+_USUAL = {
+    kind: {"fill": fill, "stroke": theme.WIRE.lower()}
+    for kind, fill in (("path", "none"), ("polygon", theme.WIRE.lower()))
+}
+"""What lines and tips of wires look like where nothing else is said: the page's style sheet has it."""
 _ROUNDED = 50
 """Numbers in the path of a rounded box: a start and eight curves of three points."""
 
@@ -91,7 +97,9 @@ def compact(svg: bytes, palette: Palette, attributes: Attributes) -> Compact:
         name = _tooltip(group) if what == "cluster" else _title(group)
         called, own = attributes(what, name), _Bounds()
         loose = what != "node" or "wire" in group.get("class", "").split(" ")
-        inner = "".join(_shapes(group, palette, own, loose)) if called is not None or what == "node" else ""
+        inner = (
+            "".join(_shapes(group, palette, own, loose, what)) if called is not None or what == "node" else ""
+        )
         if what == "node":
             places[name] = own.box(0)
         if called is None:
@@ -113,13 +121,13 @@ def _tooltip(group: Element) -> str:
     return link.get(f"{_LINK}title", "") if link is not None else ""
 
 
-def _shapes(group: Element, palette: Palette, bounds: _Bounds, loose: bool) -> Iterator[str]:
+def _shapes(group: Element, palette: Palette, bounds: _Bounds, loose: bool, what: str) -> Iterator[str]:
     for element in group.iter():
         kind = element.tag.removeprefix(_SVG)
         if kind == "text":
             yield _text(element, palette, bounds, loose)
         elif kind in ("path", "polygon", "polyline", "ellipse"):
-            yield _shape(element, kind, palette, bounds, loose)
+            yield _shape(element, kind, palette, bounds, loose, what)
 
 
 def _text(element: Element, palette: Palette, bounds: _Bounds, loose: bool) -> str:
@@ -133,10 +141,12 @@ def _text(element: Element, palette: Palette, bounds: _Bounds, loose: bool) -> s
     return f'<text class="{palette.name(look, loose=loose)}" x="{_short(x)}" y="{_short(y)}">{said}</text>'
 
 
-def _shape(element: Element, kind: str, palette: Palette, bounds: _Bounds, loose: bool) -> str:
+def _shape(element: Element, kind: str, palette: Palette, bounds: _Bounds, loose: bool, what: str) -> str:
     look = {part: element.get(part, "") for part in _LOOK if element.get(part)}
     if element.get("stroke") != "none":
         look.setdefault("stroke-width", "1")
+    usual = _USUAL.get(kind, {}) if what == "edge" else {}
+    look = {part: said for part, said in look.items() if said != usual.get(part)}
     named = f'class="{palette.name(look, loose=loose)}"'
     if kind == "ellipse":
         cx, cy, rx, ry = (float(element.get(part, "0")) for part in ("cx", "cy", "rx", "ry"))

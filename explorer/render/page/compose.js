@@ -180,9 +180,17 @@ function strandOf({view, rooms, shifts, parts, ends}, piece) {
   const points = before.map(([x, y]) => [straight === null ? room.fx(x) + room.x : x + straight, room.fy(y) + room.y]);
   const closed = (thing) => thing >= 0 && !(thing >= view.first && rooms.has(thing - view.first));
   const follow = (thing, places) => { for (const place_ of places) points[place_] = before[place_].map((one, axis) => one + shifts.get(thing)[axis]); };
-  if (closed(tail)) follow(tail, [0, 1]);
+  const [least, most] = key.endsWith("~") ? [-Infinity, Infinity] : clearance(room, rooms, view, tail, head);
+  for (const point of points) point[1] = Math.max(least, Math.min(most, point[1]));
+  if (closed(tail)) {
+    follow(tail, [0, 1]);
+    if (points[0][1] < least) points[1] = [points[0][0], least];
+  }
   if (tail < 0) points[0] = doorAt(room, room.module.doors[-1 - tail]);
-  if (closed(head)) follow(head, [points.length - 1, points.length - 2]);
+  if (closed(head)) {
+    follow(head, [points.length - 1, points.length - 2]);
+    if (points.at(-1)[1] > most) points[points.length - 2] = [points.at(-1)[0], most];
+  }
   for (const tip of element.querySelectorAll(".h")) {
     if (closed(head)) tip.setAttribute("transform", `translate(${shifts.get(head).map((one) => one.toFixed(1)).join(" ")})`);
     else tip.remove();
@@ -192,6 +200,16 @@ function strandOf({view, rooms, shifts, parts, ends}, piece) {
   element.extent = extentOf(points);
   ends.set(piece, {first: points[0], last: points.at(-1), look: path.getAttribute("class")});
   return element;
+}
+
+/** Where a strand may run: below all that is open in the row it comes from, above all that is in the row it goes to. */
+function clearance(room, rooms, view, tail, head) {
+  const frames = (end) => {
+    const own = room.byThing.get(end);
+    return own ? room.module.things.filter(({y, height}) => y < own.y + own.height && y + height > own.y).map(({thing}) => rooms.get(thing - view.first)?.frame).filter(Boolean) : [];
+  };
+  const least = Math.max(...frames(tail).map(({y, height}) => y + height)), most = Math.min(...frames(head).map(({y}) => y));
+  return least > most ? [-Infinity, Infinity] : [least, most];
 }
 
 /** How far a strand moves sideways as a whole: where it is short and straight between two that move alike; else null. */

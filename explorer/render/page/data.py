@@ -108,7 +108,7 @@ def _report(report: Report, views: Sequence[View], local: Locals, strings: _Stri
     return {
         "call": report.call,
         "where": _source(report.where, strings),
-        "root": words.clean(report.root_name or "loss", 60),
+        "root": words.roots(report),
         "title": words.clean(circuit.title(report), NAME) if scalar else "",
         "roots": [list(root) for root in graph.roots],
         "error": words.clean(report.error, SAID),

@@ -29,6 +29,11 @@ function button(label, act, attributes) {
   return make("button", {type: "button", onclick: act, ...attributes}, label);
 }
 
+/** A line of small print. */
+function under(...children) {
+  return make("p", {class: "under"}, ...children);
+}
+
 /** A heading and what belongs to it; nothing when there is nothing. */
 function section(title, ...children) {
   const content = children.flat(Infinity).filter(Boolean);

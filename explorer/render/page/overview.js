@@ -18,19 +18,19 @@ function showOverview() {
   const order = {error: 0, warning: 1, info: 2};
   const findings = [...report.findings].sort((one, other) => order[one.severity] - order[other.severity]);
   present("Overview", make("h2", {}, theirs(report.title || report.root)),
-    make("p", {class: "under"}, theirs([report.where ? place(report.where) : DATA.script, `${count(report.nodes.length, "node")}, ${count(leaves, "leaf")}`,
+    under(theirs([report.where ? place(report.where) : DATA.script, `${count(report.nodes.length, "node")}, ${count(leaves, "leaf")}`,
       report.seconds ? `backward ${duration(report.seconds)}` : "", DATA.torch && `torch ${DATA.torch}`].filter(Boolean).join(" · "))),
     report.where && codeAt(report.where) ? make("p", {class: "under mono"}, theirs(codeAt(report.where).trim())) : null,
     report.said ? make("div", {}, make("span", {class: `badge ${report.said.includes("disagree") ? "bad" : "good"}`}, report.said)) : null,
     report.error ? make("div", {class: "finding error", style: "margin-top:10px"}, make("b", {}, "backward raised"), theirs(report.error)) : null,
     section("Findings", findings.length ? findings.map((finding) => findingBox(finding, () => go(finding)))
-      : make("p", {class: "under"}, report.looked.length ? `nothing: ${report.looked.length === 1 ? "one kind was" : `${report.looked.length} kinds were`} looked for` : "nothing was looked for")),
+      : under(report.looked.length ? `nothing: ${report.looked.length === 1 ? "one kind was" : `${report.looked.length} kinds were`} looked for` : "nothing was looked for")),
     section("Gradient flow by layer", flow(report)),
-    section("Independent check", make("p", {class: "under"}, report.check)),
+    section("Independent check", under(report.check)),
     section("Gradients four ways", fourWays(report)),
-    section("This drawing", stage.view.folded.map((line) => make("p", {class: "under"}, line)), stage.view.note ? make("p", {class: "under"}, stage.view.note) : null,
-      stage.view.folded.length ? null : make("p", {class: "under"}, "arrows follow the forward pass; the gradient goes against them")),
-    report.problems.length ? section("Not explored", report.problems.map((problem) => make("p", {class: "under"}, theirs(problem)))) : null,
+    section("This drawing", stage.view.folded.map((line) => under(line)), stage.view.note ? under(stage.view.note) : null,
+      stage.view.folded.length ? null : under("arrows follow the forward pass; the gradient goes against them")),
+    report.problems.length ? section("Not explored", report.problems.map((problem) => under(theirs(problem)))) : null,
     section("Legend", legendRows()), section("Keys", keys()));
 }
 
@@ -60,13 +60,13 @@ function fourWays(report, leaf = null) {
     make("th", {scope: "row"}, node && !leaf ? make("button", {type: "button", class: "plain", onclick: () => choose(node.id)}, theirs(name)) : theirs(name)),
     agree === null ? make("td") : make("td", {class: agree ? "agrees" : "differs"}, agree ? "✓" : "≠", make("span", {class: "quiet"}, agree ? " agree" : " differ")),
     shown.map(({way}) => make("td", {}, numbers[way] === null ? "–" : exact(numbers[way]))));
-  return [problem ? make("p", {class: "under"}, `no numeric gradients: ${problem}`) : null,
+  return [problem ? under(`no numeric gradients: ${problem}`) : null,
     known.length ? make("div", {class: "wide", tabindex: "0", role: "region", "aria-label": "Gradients four ways, table"}, make("table", {class: "ways"},
       make("thead", {}, make("tr", {}, make("th", {scope: "col"}, "element"), make("th", {scope: "col"}, make("span", {class: "quiet"}, "verdict")), shown.map(({name}) => make("th", {scope: "col"}, name)))),
       make("tbody", {}, listed.map(line)))) : null,
-    listed.length < known.length ? make("p", {class: "under"}, `and ${count(known.length - listed.length)} more, none of which differ`) : null,
-    compared.length && !leaf ? make("p", {class: "under"}, `${count(alike.length)} of ${count(compared.length)} agree${alike.length < compared.length ? "; ≠ marks those that differ" : ""}`) : null,
-    leaf ? null : notes.map((note) => make("p", {class: "under"}, note))];
+    listed.length < known.length ? under(`and ${count(known.length - listed.length)} more, none of which differ`) : null,
+    compared.length && !leaf ? under(`${count(alike.length)} of ${count(compared.length)} agree${alike.length < compared.length ? "; ≠ marks those that differ" : ""}`) : null,
+    leaf ? null : notes.map((note) => under(note))];
 }
 
 const SWATCHES = {

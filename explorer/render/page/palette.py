@@ -27,15 +27,17 @@ class Palette:
 
     def rules(self) -> str:
         """CSS for every class handed out so far."""
-        light, dark = [], []
+        rules: list[str] = []
+        dark: dict[str, list[str]] = {}
         for (loose, look), name in self._names.items():
-            light.append(f".{name}{{{_declarations(dict(look))}}}")
-            if not loose:
-                continue
+            rules.append(f".{name}{{{_declarations(dict(look))}}}")
             other = {part: _DARK[colour] for part, colour in look if colour in _DARK}
-            if other:
-                dark.append(f'[data-theme="dark"] .{name}{{{_declarations(other)}}}')
-        return "\n".join((*light, *dark))
+            if loose and other:
+                dark.setdefault(_declarations(other), []).append(f".{name}")
+        for said, names in dark.items():
+            several = names[0] if len(names) == 1 else f":is({','.join(names)})"
+            rules.append(f'[data-theme="dark"] {several}{{{said}}}')
+        return "\n".join(rules)
 
 
 def _declarations(look: Mapping[str, str]) -> str:

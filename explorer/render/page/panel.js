@@ -23,7 +23,7 @@ function showNode(id) {
   const report = stage.report, node = report.nodes[id];
   present(`Node ${node.label}`,
     make("h2", {}, theirs(node.label)),
-    make("p", {class: "under"}, theirs([node.name, node.module && `in ${node.module}${node.call ? `, call ${node.call + 1}` : ""}`,
+    under(theirs([node.name, node.module && `in ${node.module}${node.call ? `, call ${node.call + 1}` : ""}`,
       `node ${id}`].filter(Boolean).join(" · "))),
     node.brief ? make("p", {class: "under", id: "ae-brief"}, `The page holds the details of the nodes it draws; see this one with --focus ${id}.`) : null,
     badges(report, node), tools(report, node), findingsOf(report, node), gradientOf(report, node), flowOf(report, node),
@@ -78,10 +78,10 @@ function findingsOf(report, node) {
 }
 
 function gradientOf(report, node) {
-  if (!report.ran) return section("Gradient", make("p", {class: "under"}, "backward was not run"));
+  if (!report.ran) return section("Gradient", under("backward was not run"));
   const blocks = node.received.map((record, slot) => {
-    const name = node.received.length > 1 ? make("p", {class: "under"}, `output ${slot}`) : null;
-    if (!record) return [name, make("p", {class: "under"}, node.unread ? "it came without data" : "no gradient came")];
+    const name = node.received.length > 1 ? under(`output ${slot}`) : null;
+    if (!record) return [name, under(node.unread ? "it came without data" : "no gradient came")];
     const values = record.values && record.values.length > 1 ? record.values : null;
     return [name, rows([
       ["value", record.values && record.values.length === 1 ? make("span", {class: "gradient"}, exact(record.values[0])) : ""],
@@ -95,7 +95,7 @@ function gradientOf(report, node) {
     values ? make("details", {open: values.length <= 16}, make("summary", {class: "under"}, count(values.length, "value")),
       make("div", {class: "values gradient"}, values.map((value) => make("span", {}, exact(value))))) : null];
   });
-  if (!node.received.length) blocks.push(make("p", {class: "under"}, gradientWords(report, node)));
+  if (!node.received.length) blocks.push(under(gradientWords(report, node)));
   return section(node.kind === "leaf" ? "Gradient of this leaf" : "Gradient received", blocks);
 }
 
@@ -138,7 +138,7 @@ function sourceBlock(source) {
   const code = near.length ? make("div", {class: "code", tabindex: "0", role: "region", "aria-label": "Source"}, near.map((line) =>
     make("div", {class: line === source.line ? "here" : null, "aria-current": line === source.line ? "true" : null},
       make("span", {}, String(line)), theirs(lines[line] || " ")))) : null;
-  return section("Source", make("p", {class: "under"}, theirs(`${source.file}:${source.line}${source.inside && source.inside !== "<module>" ? ` in ${source.inside}` : ""}`)), code);
+  return section("Source", under(theirs(`${source.file}:${source.line}${source.inside && source.inside !== "<module>" ? ` in ${source.inside}` : ""}`)), code);
 }
 
 function savedOf(report, node) {
@@ -195,7 +195,7 @@ function showFold(shape, kind, acts) {
   const findings = [...new Set(nodes.flatMap((node) => report.findingsOf.get(node.id) || []))];
   const shown = nodes.slice(0, 200);
   present(`${kind}: ${shape.label}`, make("h2", {}, theirs(shape.label || nodes[0].label)),
-    make("p", {class: "under"}, [count(nodes.length, "node"), shape.times > 1 ? `${shape.times} alike drawn once` : "", shape.module].filter(Boolean).join(" · ")),
+    under([count(nodes.length, "node"), shape.times > 1 ? `${shape.times} alike drawn once` : "", shape.module].filter(Boolean).join(" · ")),
     make("div", {class: "tools"}, acts.filter(([, act]) => act).map(([label, act, name]) => button(label, act, {"data-act": name})),
       button("Copy link", copyLink, {"data-act": "copy"})),
     findings.map((finding) => findingBox(finding, () => go(finding))),
@@ -204,5 +204,5 @@ function showFold(shape, kind, acts) {
       ["not reached", String(nodes.filter((node) => report.ran && !node.ran).length || "")]])),
     bad.length ? section("Disagree with the check", make("ul", {}, bad.slice(0, 20).map((node) => jump(node, "", brief(report, node))))) : null,
     section("Nodes", make("ul", {}, shown.map((node) => jump(node, "", [node.module, brief(report, node)].filter(Boolean).join(" · ")))),
-      nodes.length > 200 ? make("p", {class: "under"}, `and ${count(nodes.length - 200)} more`) : null));
+      nodes.length > 200 ? under(`and ${count(nodes.length - 200)} more`) : null));
 }

@@ -22,10 +22,11 @@ function histogram(values) {
 function layersOf(report) {
   const parameters = report.nodes.filter((node) => node.role === "parameter");
   const leaves = parameters.length ? parameters : report.nodes.filter((node) => node.kind === "leaf");
-  const first = report.nodes.length;
-  const when = (node) => (node.index >= 0 ? -node.index : first - node.id);
+  const uses = new Map(leaves.map(({id}) => [id, report.incoming[id].map((index) => report.edges[index])
+    .map(({source, slot}) => [report.nodes[source].index >= 0 ? -report.nodes[source].index : report.nodes.length - source, slot])
+    .sort((one, other) => one[0] - other[0] || one[1] - other[1])[0] || [0, 0]]));
   const layers = new Map();
-  for (const leaf of [...leaves].sort((one, other) => when(one) - when(other))) {
+  for (const leaf of [...leaves].sort((one, other) => uses.get(one.id)[0] - uses.get(other.id)[0] || uses.get(one.id)[1] - uses.get(other.id)[1])) {
     const owner = leaf.label.includes(".") ? leaf.label.slice(0, leaf.label.lastIndexOf(".")) : leaf.label;
     layers.set(owner, [...(layers.get(owner) || []), leaf]);
   }
