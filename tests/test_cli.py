@@ -236,6 +236,21 @@ def test_a_graph_already_freed_and_one_modified_in_place(explore: Explore, tmp_p
     assert len(reports(tmp_path / "b.json")[0]["nodes"]) == 4  # type: ignore[arg-type]
 
 
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "user.py"
+    path.write_text(TWO_CALLS + "import sys; print(sys.argv[1:], __name__); sys.exit(7)")
+    commands = (COMMAND, [sys.executable, "-m", "explorer"])
+    ended = [
+        subprocess.run(
+            [*command, "-q", "--check", "off", str(path), "a", "--b"], capture_output=True, text=True
+        )
+        for command in commands
+    ]
+    assert ended[0].returncode == ended[1].returncode == 7
+    assert ended[0].stdout == ended[1].stdout
+    assert "['a', '--b'] __main__" in ended[1].stdout
+
+
 def test_help_is_answered_without_torch() -> None:
     code = """
 import sys, explorer.cli
