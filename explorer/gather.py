@@ -30,6 +30,7 @@ from explorer.evidence import (
 from explorer.facts import Known, facts_of, of_run, remember, remember_modules, remember_steps, source_of
 from explorer.graph import Graph, Node, Source
 from explorer.idle import LeftOuts, unstepped
+from explorer.lost import REFUSED, lost
 from explorer.names import Names
 from explorer.places import line_of
 from explorer.report import Report
@@ -59,6 +60,7 @@ class Gatherer:
     def __init__(self) -> None:
         self._collector = Collector()
         self.problems = self._collector.problems
+        self.lost: list[str] = []
         self._known = Known()
         self._left_outs = LeftOuts()
         self._closed = False
@@ -88,6 +90,10 @@ class Gatherer:
         self._collector.before(call)
         try:
             yield
+        except RuntimeError as error:
+            if REFUSED in str(error):
+                self._tell_lost(call)
+            raise
         finally:
             self._collector.after(call)
             try:
@@ -118,6 +124,33 @@ class Gatherer:
             f"the loss requires no gradient: it was cut at {where.file}:{where.line} `{where.code}`"
             for cut, _ in found
             if (where := source_of(cut.place)) is not None
+        ]
+
+    def _tell_lost(self, call: BackwardCall) -> None:
+        """Tell which line lost the graph of a loss that backward refuses, where that is certain."""
+        try:
+            if call.frame is None or self.cut_roots(call.roots):
+                return
+            where = lost(call.frame, self._counts, self._cuts_of)
+            if where is not None:
+                at = line_of(*where[:2])
+                line = f"{at.file}:{at.line} `{at.code}` ({where[2]})"
+                self.lost.append(f"the loss requires no gradient: it was cut at {line}")
+        except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+            self.problems.append(f"reading the lines of the loss failed: {type(error).__name__}: {error}")
+
+    def _counts(self, leaves: Sequence[torch.Tensor]) -> bool:
+        """Whether an optimizer holds one of them; any will do where no optimizer is known."""
+        held = self._known.is_optimized
+        return any(map(held, leaves)) if self._known.optimizing else bool(leaves)
+
+    def _cuts_of(self, tensor: torch.Tensor) -> list[tuple[str, int, str]]:
+        """Where a tensor was seen to be cut off from leaves that count."""
+        return [
+            (where.file, where.line, cut.how)
+            for cut, _ in self._collector.cuts.feeding((), [tensor])
+            if (where := source_of(cut.place)) is not None
+            and self._counts([leaf for ref in cut.leaves if (leaf := ref()) is not None])
         ]
 
     def of_run(self, context: Observation | None, complete: bool) -> Evidence:

@@ -90,10 +90,11 @@ def run(shell: Any, line: str, cell: str, display: Any) -> None:
         for path in options["outputs"]:
             save(watch.session(scripted=False), path)
     elif getattr(result, "success", True):
+        times = "once" if watch.calls == 1 else f"{watch.calls} times"
         raise ExplorerError(
-            "the cell called no backward()"
-            if not watch.calls
-            else f"the cell called backward() {'once' if watch.calls == 1 else f'{watch.calls} times'}, not {options['call']}"
+            f"the cell called backward() {times}, not {options['call']}"
+            if watch.calls
+            else "the cell called no backward()"
         )
 
 

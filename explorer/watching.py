@@ -130,7 +130,7 @@ class Watch:
             self._handles.close()
         if self.light is not None:
             self.light.close()
-        self.problems += self._faults.problems
+        self.problems += [*self._faults.problems, *self._gatherer.lost]
 
     @property
     def report(self) -> Report:

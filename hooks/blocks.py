@@ -80,7 +80,7 @@ class Blocks:
         bound = _bound(code.co_filename, frame.f_lineno)
         if not bound:
             return
-        scope = _scope(frame, {_first(name) for one in bound for name in (one.name, *one.made_of)})
+        scope = scope_of(frame, {_first(name) for one in bound for name in (one.name, *one.made_of)})
         for one in bound:
             value = scope.get(one.name)
             if type(value) is not torch.Tensor or value.requires_grad or not value.is_floating_point():
@@ -150,7 +150,7 @@ def _first(name: str) -> str:
     return name.partition(".")[0].removesuffix("()")
 
 
-def _scope(frame: FrameType, wanted: set[str]) -> dict[str, Any]:
+def scope_of(frame: FrameType, wanted: set[str]) -> dict[str, Any]:
     """The frame's variables among `wanted`, leaving nothing behind in it (see `explorer.names`)."""
     snapshot = frame.f_locals
     found = {name: frame.f_globals[name] for name in wanted if name in frame.f_globals}

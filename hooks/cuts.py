@@ -180,7 +180,7 @@ class Cuts:
         if len(known) >= PER_PLACE:
             return
         node = node or tensor.grad_fn
-        leaves = (weakref.ref(tensor),) if node is None else _upstream(node)
+        leaves = (weakref.ref(tensor),) if node is None else upstream(node)
         if isinstance(result, torch.Tensor):
             known.append(CutSeen(place, how, leaves, _weak(result)))
         else:
@@ -235,7 +235,7 @@ def _note(
             scalars.setdefault(float(tensor), index)
 
 
-def _upstream(start: AutogradNode | None) -> tuple[weakref.ref[torch.Tensor], ...]:
+def upstream(start: AutogradNode | None) -> tuple[weakref.ref[torch.Tensor], ...]:
     """The leaves behind `start`, as far as `UPSTREAM` nodes reach."""
     waiting, seen = [start], {start}
     leaves: list[weakref.ref[torch.Tensor]] = []
