@@ -100,7 +100,8 @@ def a_target_and_the_culprit() -> None:
 
 
 def a_teacher_beside_the_culprit() -> None:
-    model, _optimizer, _x, _y = parts()
+    model, optimizer, _x, _y = parts()
+    optimizer.zero_grad()
     teacher = nn.Linear(4, 3)
     x = torch.randn(6, 4)
     with torch.no_grad():
