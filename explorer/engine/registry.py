@@ -193,7 +193,7 @@ def apply_rule(rule: Rule, n: Site, gradients: Gradients) -> list[Array | None]:
     except Exception as problem:
         reason = n.missing or f"the rule of {n.name} raised {type(problem).__name__}: {problem}"
         raise RuleError(reason) from problem
-    if len(found) < len(n.inputs):
+    if len(found) < len(n.inputs) or any(one is not None for one in found[len(n.inputs) :]):
         raise RuleError(f"the rule of {n.name} gave {len(found)} gradients for {len(n.inputs)} inputs")
     return [
         None if spec is None or one is None else fitted(one, spec, n, slot)

@@ -71,6 +71,23 @@ def test_a_rule_that_raises_or_has_the_wrong_shape_is_unchecked() -> None:
     assert _status()[0] == "unchecked"
 
 
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_a_rule_that_gives_another_number_of_gradients_is_unchecked(count: int) -> None:
+    vjp("NoisyBackward")(lambda n, g: [g * n.k * n.noise] * count)
+    assert _status() == ("unchecked", f"the rule of NoisyBackward gave {count} gradients for 1 inputs")
+
+
+def test_a_rule_may_say_that_an_argument_without_a_gradient_has_none() -> None:
+    vjp("NoisyBackward")(lambda n, g: [g * n.k * n.noise, None])
+    assert _status()[0] == "match"
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_rule_that_gives_no_number_is_no_match(factor: float) -> None:
+    vjp("NoisyBackward")(lambda n, g: [g * n.k * n.noise * factor])
+    assert _status()[0] in ("nan-mismatch", "overflow")
+
+
 def test_every_module_of_rules_is_a_family() -> None:
     """A module that nobody imports registers nothing, and its nodes would go unchecked in silence."""
     modules = {path.stem for path in Path(rules.__file__).parent.glob("*.py")} - {"__init__", "absent"}

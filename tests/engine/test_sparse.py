@@ -113,6 +113,24 @@ def test_a_planted_wrong_rule_is_caught(name: str, monkeypatch: pytest.MonkeyPat
     assert "mismatch" in {one.status for one in checked(function)[node]}
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_sampled_product_of_what_arrives_dense(dense: bool) -> None:
+    torch.manual_seed(2)
+    pattern = adjacency().to_sparse_csr().requires_grad_()
+    rows, columns = pattern.shape
+    left, right = (
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((rows, 2), (2, columns))
+    )
+    product = torch.sparse.sampled_addmm(pattern, left, right, beta=0.3, alpha=2)
+    loss = product.sum() if dense else product.to_dense().square().sum()
+    found = trace([loss])
+    checker = Checker(found, "full")
+    with capture(found.live, checker.observe) as watching:
+        loss.backward()
+    assert watching.problem == ""
+    assert {one.status for one in checker.finish()[0]} == {"match"}
+
+
 def test_a_sparse_leaf_gets_its_gradient_checked() -> None:
     matrix = adjacency().requires_grad_()
     loss = torch.sparse.mm(matrix, torch.randn(5, 3, dtype=torch.float64)).square().sum()

@@ -100,9 +100,9 @@ def scatter_add(n: Site, g: Array) -> Vjp:
 
 @vjp("ScatterBackward0", "ScatterBackward1")
 def scatter(n: Site, g: Array) -> Vjp:
-    """y = x, y[.., i[p], ..] = s[p]:  dx = g, 0 where written;  ds = g gathered at i."""
+    """y = x, y[.., i[p], ..] = s[p]:  dx = g, 0 where written;  ds = g gathered at i (s may be a number)."""
     hits = scattered(g.shape, n.dim, n.index, Full(1.0, n.index.shape))
-    return [g.where(hits.eq(0)), gathered(g, n.dim, n.index)]
+    return [g.where(hits.eq(0)), gathered(g, n.dim, n.index)][: len(n.inputs)]
 
 
 @vjp("IndexSelectBackward0")

@@ -285,7 +285,7 @@ def soft_margin_backward(n: Site, c: Array) -> Vjp:
     """l′ = -t σ(-t x),  l″ = t² σ (1 - σ)."""
     t = n.target
     s = (-t * n.self).sigmoid()
-    return _of_loss(n, c, -t * s, t * t * (s * (1 - s)))
+    return _of_loss(n, c, -t * s, t * t * (s * (1 - s)))[: len(n.inputs)]
 
 
 @vjp("BinaryCrossEntropyBackwardBackward0")

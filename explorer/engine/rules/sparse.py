@@ -62,5 +62,8 @@ def sparse_addmm(n: Site, g: Array) -> Vjp:
 
 @vjp("SparseSampledAddmmBackward0")
 def sampled_addmm(n: Site, g: Array) -> Vjp:
-    """Y = β S + α A B where S stores something:  dS = β̄ G,  dA = ᾱ G Bᴴ,  dB = ᾱ Aᴴ G, G as sparse as S."""
-    return [scaled(_stored(n.self, g), n.beta), *factor_gradients(n, g, "mat1", "mat2")]
+    """Y = β S + α A B where S stores something:  dS = β̄ g,  dA = ᾱ G Bᴴ,  dB = ᾱ Aᴴ G, G = g as sparse as S.
+
+    dS is as dense as what arrives: torch leaves it so (sparse_sampled_addmm_backward).
+    """
+    return [scaled(g, n.beta), *factor_gradients(n, _stored(n.self, g), "mat1", "mat2")]
