@@ -72,7 +72,7 @@ def small(value: Any) -> Flat | None:
     """The elements of a small real or complex tensor, row-major; None for anything else."""
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.is_nested:
         return None
-    if value.device.type == "meta" or value.numel() > SMALL or runs_python(value):
+    if value.numel() > SMALL or value.is_meta or runs_python(value):
         return None
     if not has_memory(value):  # a parameter that FSDP has resharded
         return None

@@ -113,15 +113,17 @@ def _name_modules(names: Names, given: Iterable[nn.Module], variables: list[tupl
                     found.setdefault(id(item), (key, item))
     for module in given:
         found.setdefault(id(module), ("", module))
-    inner = {id(sub) for _, module in found.values() for _, sub in _submodules(module) if sub is not module}
+    trees = {key: list(_submodules(module)) for key, (_, module) in found.items()}
+    inner = {id(sub) for tree in trees.values() for _, sub in tree[1:]}
     roots = [(name, module) for key, (name, module) in found.items() if key not in inner]
     # A loss module has no parameters to be told from the model's.
-    several = sum(any(True for _, sub in _submodules(module) for _ in _owned(sub)) for _, module in roots) > 1
+    several = sum(any(True for _, sub in trees[id(module)] for _ in _owned(sub)) for _, module in roots) > 1
     for name, module in roots:
         names.held.append(module)
-        whole = _unsharded(module)
+        tree = trees[id(module)]
+        whole = _unsharded(tree)
         prefix = f"{name}." if name and several else ""
-        for path, sub in _submodules(module):
+        for path, sub in tree:
             names.modules.setdefault(id(sub), f"{prefix}{path}".rstrip("."))
             for key, tensor in (*_owned(sub), *whole.get(id(sub), ())):
                 names.parameters.add(id(tensor))
@@ -129,7 +131,7 @@ def _name_modules(names: Names, given: Iterable[nn.Module], variables: list[tupl
 
 
 def _submodules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every (path, module) below and including `module`; a shared module comes under each path.
+    """Every (path, module) from `module` itself down; a shared module comes under each path.
 
     What wrappers of torch's add to a path (``module.`` of DDP) is left out.
     """
@@ -156,13 +158,13 @@ def _owned(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             yield key, value
 
 
-def _unsharded(root: nn.Module) -> dict[int, list[tuple[str, torch.Tensor]]]:
-    """By ``id(module)``, the whole parameters that FSDP2 puts in place of a module's shards while it runs.
+def _unsharded(tree: Iterable[tuple[str, nn.Module]]) -> dict[int, list[tuple[str, torch.Tensor]]]:
+    """By ``id(module)``, the whole parameters that FSDP2 puts in place of the modules' shards while they run.
 
     They are the leaves of the graph, and no module holds them when backward is called.
     """
     found: dict[int, list[tuple[str, torch.Tensor]]] = {}
-    for _, module in _submodules(root):
+    for _, module in tree:
         state = getattr(module, "_get_fsdp_state", None) if _is_sharded(module) else None
         held = vars(state()) if state is not None else {}
         groups = held.get("_fsdp_param_groups") or [held.get("_fsdp_param_group")]
