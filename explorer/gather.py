@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from inspect import getsourcefile
 from linecache import getline
 from types import TracebackType
@@ -30,7 +31,7 @@ from explorer.evidence import (
 from explorer.facts import Known, facts_of, of_run, remember, remember_modules, remember_steps, source_of
 from explorer.graph import Graph, Node, Source
 from explorer.idle import LeftOuts, unstepped
-from explorer.lost import REFUSED, lost
+from explorer.lost import REFUSED, Counts, lost, optimized_around
 from explorer.names import Names
 from explorer.places import line_of
 from explorer.report import Report
@@ -131,7 +132,8 @@ class Gatherer:
         try:
             if call.frame is None or self.cut_roots(call.roots):
                 return
-            where = lost(call.frame, self._counts, self._cuts_of)
+            counts = self._counting(optimized_around(call.frame))
+            where = lost(call.frame, counts, partial(self._cuts_of, counts))
             if where is not None:
                 at = line_of(*where[:2])
                 line = f"{at.file}:{at.line} `{at.code}` ({where[2]})"
@@ -139,18 +141,23 @@ class Gatherer:
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"reading the lines of the loss failed: {type(error).__name__}: {error}")
 
-    def _counts(self, leaves: Sequence[torch.Tensor]) -> bool:
-        """Whether an optimizer holds one of them; any will do where no optimizer is known."""
-        held = self._known.is_optimized
-        return any(map(held, leaves)) if self._known.optimizing else bool(leaves)
+    def _counting(self, around: set[int]) -> Counts:
+        """Whether an optimizer holds one of some leaves; any will do where no optimizer is known.
 
-    def _cuts_of(self, tensor: torch.Tensor) -> list[tuple[str, int, str]]:
+        `around` are the ids of those that the optimizers near the call hold.
+        """
+        held = self._known.is_optimized
+        if not around and not self._known.optimizing:
+            return bool
+        return lambda leaves: any(id(leaf) in around or held(leaf) for leaf in leaves)
+
+    def _cuts_of(self, counts: Counts, tensor: torch.Tensor) -> list[tuple[str, int, str]]:
         """Where a tensor was seen to be cut off from leaves that count."""
         return [
             (where.file, where.line, cut.how)
             for cut, _ in self._collector.cuts.feeding((), [tensor])
             if (where := source_of(cut.place)) is not None
-            and self._counts([leaf for ref in cut.leaves if (leaf := ref()) is not None])
+            and counts([leaf for ref in cut.leaves if (leaf := ref()) is not None])
         ]
 
     def of_run(self, context: Observation | None, complete: bool) -> Evidence:

@@ -20,7 +20,7 @@ from torch import nn
 
 from hooks.blocks import scope_of
 from hooks.cuts import upstream
-from hooks.places import TORCH, kind_of
+from hooks.places import TORCH, USER, kind_of
 
 REFUSED = "does not require grad"
 """What torch says of a root without a graph."""
@@ -87,6 +87,21 @@ def lost(frame: FrameType, counts: Counts, cut_of: CutOf) -> Place | None:
     except (SyntaxError, ValueError, RecursionError, _UnsureError):
         return None
     return found[0] if len({(file, line) for file, line, _ in found}) == 1 else None
+
+
+def optimized_around(frame: FrameType | None) -> set[int]:
+    """The ids of what optimizers hold that the variables around `frame`, or its ``self``, name."""
+    found: set[int] = set()
+    while frame is not None:
+        code = frame.f_code
+        if kind_of(code.co_filename) == USER:
+            scope = scope_of(frame, {*code.co_varnames, *code.co_cellvars, *code.co_freevars})
+            around = [*scope.values(), *frame.f_globals.values()]
+            around += getattr(scope.get("self"), "__dict__", {}).values()
+            optimizers = [one for one in around if issubclass(type(one), torch.optim.Optimizer)]
+            found |= {id(p) for one in optimizers for group in one.param_groups for p in group["params"]}
+        frame = frame.f_back
+    return found
 
 
 def _body(tree: ast.Module, frame: FrameType) -> Sequence[ast.stmt] | None:
