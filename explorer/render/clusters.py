@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from explorer.render import words
 from explorer.render.drawing import Drawing, Path, Shape, is_leaf
 
 
@@ -59,7 +60,7 @@ def _tighten(frame: Cluster, drawing: Drawing) -> None:
     """Name the frames of `frame`; one that holds a single frame or shape gives way to it."""
     kept = {}
     for (name, call), inner in frame.inner.items():
-        shown = f"{frame.path[-1]}.{name}" if name.isdigit() and frame.path else name
+        shown = words.numbered(frame.path[-1] if frame.path else "", name)
         shown = drawing.titles.get((*frame.path, name), shown)
         if inner.shapes and inner.size == 1:
             place = inner.shapes[0]

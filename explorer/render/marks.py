@@ -159,7 +159,9 @@ def changes(graph: Graph, shape: Shape) -> str:
 def hooks(graph: Graph, shape: Shape) -> tuple[str, ...]:
     """The user's hooks on the nodes of a shape, those on leaves drawn inside it among them."""
     return tuple(
-        hook for node in (*shape.members, *shape.inside, *shape.hidden) for hook in graph.nodes[node].hooks
+        hook.replace(".<locals>", "")
+        for node in (*shape.members, *shape.inside, *shape.hidden)
+        for hook in graph.nodes[node].hooks
     )
 
 

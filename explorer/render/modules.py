@@ -105,9 +105,8 @@ def module_name(drawing: Drawing, path: Path, above: int, depth: int, call: int 
         title = drawing.titles.get(path[: end + 1])
         if title is not None and names and path[end].isdigit():
             names.pop()  # the title of a numbered module begins with the name of the one around it
-        elif title is None and not names and end and path[end].isdigit():
-            names.append(path[end - 1])
-        names.append(title or path[end])
+        own = path[end] if names else words.numbered(path[end - 1] if end else "", path[end])
+        names.append(title or own)
     apart = call and drawing.titles.get(path[:depth]) is None
     return ".".join(names) + (f" (call {call + 1})" if apart else "")
 

@@ -146,6 +146,17 @@ def _spelled(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def numbered(outer: str, name: str) -> str:
+    """A module's name; a number, which would read as a size, with that of the module around it.
+
+    >>> numbered("layers", "0"), numbered("", "0"), numbered("layers", "conv")
+    ('layers.0', 'module 0', 'conv')
+    """
+    if not name.isdigit():
+        return name
+    return f"{outer}.{name}" if outer else f"module {name}"
+
+
 def operation(node: Node) -> str:
     """The operation's own name: "MulBackward0" is "Mul".
 

@@ -123,7 +123,8 @@ def test_strangers_text_breaks_no_parser(name: str, tmp_path: Path) -> None:
         assert not set(line) & set("\x1b\x00\x07\u202e")
         assert re.fullmatch(
             r'flowchart (TB|LR)|  %% .*|  \w+[\[(]+"[^"<>]*(<br/>[^"<>]*)*"[\])]+:::\w+|  \w+ -\.?->? \w+'
-            r"|  \w+ (-->|-\.->) \w+|  classDef \w+ \S+",
+            r"|  \w+ (-->|-\.->) \w+|  classDef \w+ \S+"
+            r'|  subgraph \w+\["[^"<>]*"\]|  end',
             line,
         ), line
     page = (tmp_path / "a.html").read_text("utf-8", errors="strict")
@@ -145,6 +146,17 @@ def test_mermaid_honours_what_is_asked() -> None:
     assert whole.count(":::") == len(samples.block().graph.nodes)
     assert 0 < part.count(":::") < 10
     assert "%% only block.ln_1 and its neighbours" in part
+
+
+def test_mermaid_tells_modules_and_marks_as_the_pictures_do() -> None:
+    lines = render.mermaid.source(samples.block(), full=True).splitlines()
+    begins = [line for line in lines if line.startswith("  subgraph")]
+    assert len(begins) == lines.count("  end") > 3
+    assert '  subgraph c1["block"]' in begins
+    marks = render.mermaid.source(samples.kinds())
+    assert re.search(r'"h<br/>.*≠ mismatch.*":*[\])]+:::wrong', marks)
+    for kind in ("zero", "none", "hazard"):
+        assert f":::{kind}\n" in marks
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:

