@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,10 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 import explorer
+from explorer.convert import leaf_of
+from explorer.engine.rounding import rounding_of
+from explorer.engine.rules.spectral import fourier, transformed_all
+from explorer.engine.run import Run
 from explorer.report import Report
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -89,3 +94,34 @@ def test_backward_through_a_forward_derivative() -> None:
         report = explorer.explore(tangent.square().sum(), check="full")
     assert "Identity" in {node.name for node in report.graph.nodes}
     assert statuses(report) == {"match"}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 8, 12, 25, 30, 49, 64, 97, 210, 512])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_fourier_sums_of_any_length(size: int, sign: int) -> None:
+    torch.manual_seed(size)
+    x = torch.randn(size, dtype=torch.complex128)
+    roots = [cmath.exp(sign * 2j * cmath.pi * k / size) for k in range(size)]
+    found = torch.tensor(fourier(x.tolist(), roots), dtype=torch.complex128)
+    places = torch.outer(torch.arange(size), torch.arange(size)) % size
+    summed = torch.tensor(roots, dtype=torch.complex128)[places] @ x
+    assert torch.allclose(found, summed, rtol=0, atol=1e-13 * float(x.norm()))
+
+
+def test_large_transforms_take_no_step_for_each_pair_of_elements() -> None:
+    """256 x 256: pairs along lines would be 33 million steps for one element."""
+    g = torch.fft.fft2(torch.randn(2, 256, 256)).to(torch.complex64)
+    run = Run(rounding_of(["float32"]))
+    values = transformed_all(leaf_of(g), (1, 2), 1).at([(1,), (3,), (7,)], 1, run)[0]
+    assert run.work < 3_000_000
+    expected = torch.fft.ifft2(g, norm="forward")[1, 3, 7]
+    assert abs(values[0] - complex(expected)) < 1e-4 * float(g[1].norm())
+
+
+@pytest.mark.parametrize("size", [(8191,), (3, 2048, 2048)])
+def test_transforms_too_long_for_pure_python_are_unchecked(size: tuple[int, ...]) -> None:
+    x = torch.randn(size, requires_grad=True)
+    report = explorer.explore(torch.fft.fftn(x).real.sum())
+    (node,) = (one.id for one in report.graph.nodes if one.name.startswith("Fft"))
+    assert report.verdicts[node].status == "unchecked"
+    assert "takes too long in pure Python" in report.verdicts[node].reason

@@ -36,7 +36,8 @@ def sub(n: Site, g: Array) -> Vjp:
 @vjp("RsubBackward0", "RsubBackward1")
 def rsub(n: Site, g: Array) -> Vjp:
     """y = b - α a:  da = -ᾱ g,  db = g (b may be a number)."""
-    return [scaled(-g, n.alpha), g][: len(n.inputs)]
+    both: Vjp = [scaled(-g, n.alpha), g]
+    return both[: len(n.inputs)]
 
 
 @vjp("NegBackward0")

@@ -102,7 +102,8 @@ def scatter_add(n: Site, g: Array) -> Vjp:
 def scatter(n: Site, g: Array) -> Vjp:
     """y = x, y[.., i[p], ..] = s[p]:  dx = g, 0 where written;  ds = g gathered at i (s may be a number)."""
     hits = scattered(g.shape, n.dim, n.index, Full(1.0, n.index.shape))
-    return [g.where(hits.eq(0)), gathered(g, n.dim, n.index)][: len(n.inputs)]
+    both: Vjp = [g.where(hits.eq(0)), gathered(g, n.dim, n.index)]
+    return both[: len(n.inputs)]
 
 
 @vjp("IndexSelectBackward0")

@@ -78,11 +78,13 @@ def index_copy(n: Site, g: Array) -> Vjp:
 
 @vjp("IndexFillBackward0", "IndexFillBackward1")
 def index_fill(n: Site, g: Array) -> Vjp:
-    """y = x, y[.., i[k], ..] = v:  dx = g, 0 where filled;  dv = Σ g over what was filled (v may be a number)."""
+    """y = x, y[.., i[k], ..] = v:  dx = g, 0 where filled;  dv = Σ g over the rest (v may be a number)."""
     if g.ndim == 0:
-        return [g * 0.0, g][: len(n.inputs)]
-    hit = _rows_hit(g, n.dim, n.index)
-    return [g.where(~hit), g.where(hit).sum()][: len(n.inputs)]
+        both: Vjp = [g * 0.0, g]
+    else:
+        hit = _rows_hit(g, n.dim, n.index)
+        both = [g.where(~hit), g.where(hit).sum()]
+    return both[: len(n.inputs)]
 
 
 def _rows_hit(g: Array, dim: int, index: Array) -> Array:

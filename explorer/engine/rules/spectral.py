@@ -8,11 +8,13 @@ from __future__ import annotations
 import cmath
 from collections.abc import Sequence
 from math import inf, log2, pi, prod, sqrt
+from operator import add, mul, sub
+from typing import Any
 
 from explorer.engine.array import Array
 from explorer.engine.blocks import Part, blocks
 from explorer.engine.contract import Point, linear
-from explorer.engine.elementwise import index_along
+from explorer.engine.elementwise import Missing, index_along
 from explorer.engine.registry import Site, as_complex, vjp
 from explorer.engine.rounding import rounding_of
 from explorer.engine.run import Run
@@ -20,20 +22,84 @@ from explorer.engine.run import Run
 Vjp = list[Array | None]
 
 
+LONGEST = 20_000_000
+"""Reads that one element may take, about two seconds: an image of 700 x 700, a line of a prime 3,000."""
+
+
+def _factors(size: int) -> list[int]:
+    """The prime factors, the smallest first; none of 1."""
+    found, factor = [], 2
+    while factor * factor <= size:
+        while size % factor == 0:
+            found.append(factor)
+            size //= factor
+        factor += 1
+    return [*found, size] if size > 1 else found
+
+
+def fourier(values: Sequence[Any], roots: Sequence[complex]) -> list[Any]:
+    """y[k] = Σ_j x[j] w^(jk), `roots` the powers of w; n Σp steps, p the prime factors of n.
+
+    Cooley and Tukey, from the innermost lines outwards: those of length m at stride n/m become those of
+    length p m, y[k] = Σ_{r<p} w^(r k n/(pm)) y_r[k mod m].
+    """
+    size = len(values)
+    lines, length = [[value] for value in values], 1  # line s holds x[s], x[s + stride], ..; here one each
+    for factor in reversed(_factors(size)):
+        stride, longer = len(lines) // factor, length * factor
+        step = size // longer
+        if factor == 2:
+            turns = roots[: length * step : step]
+            merged = []
+            for even, odd in zip(lines[:stride], lines[stride:], strict=True):
+                turned = list(map(mul, turns, odd))
+                merged.append([*map(add, even, turned), *map(sub, even, turned)])
+            lines = merged
+        else:
+            turns_of = [[roots[r * k * step % size] for k in range(longer)] for r in range(factor)]
+            lines = [
+                [
+                    sum(turn[k] * lines[s + r * stride][k % length] for r, turn in enumerate(turns_of))
+                    for k in range(longer)
+                ]
+                for s in range(stride)
+            ]
+        length = longer
+    return lines[0] if lines else []
+
+
 def transformed(x: Array, dim: int, sign: int) -> Array:
     """y[k] = Σ_j x[j] e^(sign 2πi jk/n) along `dim`; bound: (4 log₂ n + 16) u ‖x‖₁."""
     dim %= x.ndim
     size = x.shape[dim]
+    work = _work(size)
     roots = [cmath.exp(sign * 2j * pi * k / size) for k in range(size)]
     x = x.transpose(dim, -1)
 
     def compute(run: Run, parts: Sequence[Part]) -> Part:
         values, errors = parts[0]
         weight = sum(map(abs, values)) * (4 * log2(size + 1) + 16) * run.rounding.u + sum(errors)
-        found = [sum(v * roots[j * k % size] for j, v in enumerate(values)) for k in range(size)]
+        run.work += work
+        found = fourier(values, roots)
         return found, [weight + run.rounding.eta] * size
 
     return blocks(x.shape[:-1], (size,), [as_complex(x.real, x.imag)], compute).transpose(dim, -1)
+
+
+def _work(size: int) -> int:
+    return 2 * size * sum(_factors(size))
+
+
+def transformed_all(x: Array, dims: Sequence[int], sign: int) -> Array:
+    """`transformed` along each of `dims` in turn; missing where one element needs too many lines."""
+    sizes = [x.shape[dim] for dim in dims]
+    reads = sum(_work(size) * prod(sizes[at + 1 :]) for at, size in enumerate(sizes))
+    if reads > LONGEST:
+        long = " x ".join(map(str, sizes))
+        return Missing(f"a Fourier transform of {long} elements takes too long in pure Python", x.shape)
+    for dim in dims:
+        x = transformed(x, dim, sign)
+    return x
 
 
 def _scaled(x: Array, normalization: int, size: int) -> Array:
@@ -44,8 +110,7 @@ def _scaled(x: Array, normalization: int, size: int) -> Array:
 def fft(n: Site, g: Array) -> Vjp:
     """y[k] = c Σ x[j] e^(∓2πi jk/n):  dx[j] = c Σ g[k] e^(±2πi jk/n)."""
     size = prod(g.shape[dim] for dim in n.dim)
-    for dim in n.dim:
-        g = transformed(g, dim, 1 if n.forward else -1)
+    g = transformed_all(g, n.dim, 1 if n.forward else -1)
     return [_scaled(g, n.normalization, size)]
 
 
@@ -55,8 +120,7 @@ def rfft(n: Site, g: Array) -> Vjp:
     shape, last = n.shape(0), n.dim[-1] % g.ndim
     if n.onesided:
         g = g.pad(last, 0, shape[last] - g.shape[last])
-    for dim in n.dim:
-        g = transformed(g, dim, 1)
+    g = transformed_all(g, n.dim, 1)
     return [_scaled(g.real, n.normalization, prod(shape[dim] for dim in n.dim))]
 
 
@@ -69,10 +133,7 @@ def irfft(n: Site, g: Array) -> Vjp:
     shape, last = n.shape(0), n.dim[-1] % g.ndim
     size = prod(g.shape[dim] for dim in n.dim)
     kept, length = shape[last], g.shape[last]
-    for dim in reversed(n.dim):
-        g = transformed(g, dim, -1)
-        if dim % g.ndim == last:
-            g = g.slice(last, 0, kept)
+    g = transformed_all(g, n.dim[::-1], -1).slice(last, 0, kept)
     index = index_along(g.shape, last)
     double = (index > 0) & (index < length - kept + 1)
     return [_scaled((g * 2).where(double, g), n.normalization, size)]
