@@ -42,14 +42,16 @@ def focused(drawing: Drawing, graph: Graph, what: str) -> Drawing:
 
 def find(graph: Graph, name: str) -> tuple[int, ...]:
     """Ids of the nodes that `name` means: an id, else names, else modules, else operations."""
+    if not name.strip():
+        raise UsageError("the part to draw has an empty name; name a variable, a module or a node")
     digits = name.removeprefix("n")
-    if digits.isdigit() and int(digits) < len(graph.nodes):
+    if digits.isdecimal() and int(digits) < len(graph.nodes):
         return (int(digits),)
     tests: tuple[Callable[[Node], bool], ...] = (
         lambda node: name == node.label or name in node.names,
         lambda node: node.module == name or node.module.startswith(f"{name}."),
         lambda node: name.lower() in (node.name.lower(), words.operation(node).lower()),
-        lambda node: node.label.endswith(f".{name}") or node.module.endswith(f".{name}"),
+        lambda node: node.label.endswith(f".{name}") or f".{name}." in f".{node.module}.",
     )
     for test in tests:
         found = tuple(node.id for node in graph.nodes if test(node))

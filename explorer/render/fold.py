@@ -120,7 +120,9 @@ def _finest(levels: Levels, visible: int, tallest: float) -> Cut:
             return chosen
         tall = tall or chosen
     if tall is not None:
-        return tall
+        looped = next(levels.stretches())  # passes of a loop, drawn once, still are whole operations
+        shorter = len(looped.shapes) < len(levels.drawn(tall).shapes) and height(looped) <= tallest
+        return Cut(looped) if shorter else tall
     drawing = levels.start
     for drawing in levels.stretches():
         if len(drawing.shapes) <= visible:

@@ -105,6 +105,25 @@ def test_depth_full_and_focus() -> None:
         fold.draw(report, focus="ln_g.weight")
 
 
+@pytest.mark.parametrize("name", ["", "  ", "²", "n²", "..", "no..", "999999"])
+def test_a_focus_that_names_nothing_is_told(name: str) -> None:
+    with pytest.raises(UsageError, match=r"empty name|is called"):
+        fold.draw(samples.gpt(2), focus=name)
+
+
+def test_a_focus_finds_a_module_by_the_end_of_its_path() -> None:
+    report = samples.gpt(3)
+    whole = fold.draw(report, focus="h.2.attn", full=True)
+    assert stands_for(fold.draw(report, focus="2.attn", full=True)) == stands_for(whole)
+
+
+def test_a_tall_loop_is_drawn_once() -> None:
+    drawn = fold.draw(samples.loop(35))
+    assert len(drawn.shapes) < 20
+    assert fold.height(drawn) < fold.TALLEST
+    assert stands_for(drawn) == set(range(len(samples.loop(35).graph.nodes)))
+
+
 def test_unused_leaves_do_not_fill_the_page() -> None:
     build = samples.Builder()
     build.op("Sum")
