@@ -145,7 +145,8 @@ def _from_the_first_call(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
     """Count calls from the first one in this graph, where those before it left nothing in it.
 
     A model may have run before (a shape printed, a validation with gradients on, a ``torch.func`` transform).
-    Modules of one name at the top count together: where any of them has a first call here, none is renumbered.
+    What lies below one name at the top counts together: where any of it has a first call here, nothing is
+    renumbered.
     """
     first: dict[str, int] = {}
     for node in nodes:

@@ -30,7 +30,7 @@ PACKAGES = tuple(
 F = TypeVar("F", bound=Callable[..., Any])
 DOOR = "_engine_run_backward"
 UNCOUNTED = str(Path(__file__).parent / "importlib" / "_bootstrap")
-"""A file name of ours that the `warnings` module leaves out of its counting, as it does the import system's."""
+"""A file name of ours that the `warnings` module leaves out of its counting, like the import system's."""
 
 
 def uncounted(function: F) -> F:
