@@ -237,18 +237,20 @@ def test_a_graph_already_freed_and_one_modified_in_place(explore: Explore, tmp_p
 
 
 def test_the_module_is_the_command(tmp_path: Path) -> None:
+    """Also beside a user's module that is called like one of ours."""
+    (tmp_path / "hooks.py").write_text("name = 'mine'")
     path = tmp_path / "user.py"
-    path.write_text(TWO_CALLS + "import sys; print(sys.argv[1:], __name__); sys.exit(7)")
-    commands = (COMMAND, [sys.executable, "-m", "explorer"])
+    path.write_text(
+        "import hooks, sys\n" + TWO_CALLS + "print(sys.argv, sys.path[0], hooks.name, __name__); sys.exit(7)"
+    )
+    commands = ([sys.executable], [*COMMAND, "-q"], [sys.executable, "-m", "explorer", "-q"])
     ended = [
-        subprocess.run(
-            [*command, "-q", "--check", "off", str(path), "a", "--b"], capture_output=True, text=True
-        )
+        subprocess.run([*command, "user.py", "a", "--b"], capture_output=True, text=True, cwd=tmp_path)
         for command in commands
     ]
-    assert ended[0].returncode == ended[1].returncode == 7
-    assert ended[0].stdout == ended[1].stdout
-    assert "['a', '--b'] __main__" in ended[1].stdout
+    assert [one.returncode for one in ended] == [7, 7, 7], ended[2].stderr
+    assert ended[0].stdout == ended[1].stdout == ended[2].stdout
+    assert "['user.py', 'a', '--b']" in ended[0].stdout
 
 
 def test_help_is_answered_without_torch() -> None:
