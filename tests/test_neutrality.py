@@ -60,19 +60,14 @@ def undisturbed(watch: Watch) -> None:
 
 
 def trained(name: str) -> Any:
-    """All of one training that can be observed, with its warnings and every generator's state.
-
-    Python's generator is left out where the training waits for other threads: one that an earlier test left
-    behind may draw from it meanwhile, which was seen once in a whole run.
-    """
+    """All of one training that can be observed, with its warnings and every generator's state."""
     random.seed(1)
     numpy.random.seed(1)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         seen = TRAININGS[name]()
     said = [(str(one.message), one.category.__name__, one.filename, one.lineno) for one in told]
-    drawn = [] if name == "data_parallel" else list(random.getstate()[1])
-    return [seen, said, drawn, numpy.random.get_state()[1].tolist()]  # type: ignore[index] # a tuple by default
+    return [seen, said, list(random.getstate()[1]), numpy.random.get_state()[1].tolist()]  # type: ignore[index] # a tuple by default
 
 
 @pytest.mark.parametrize("name", TRAININGS)

@@ -198,11 +198,11 @@ def browser(program: str) -> Iterator[Callable[[], Page]]:
                 def tab() -> Page:
                     with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10) as answer:
                         (first, *_) = [one for one in json.load(answer) if one["type"] == "page"]
-                    return Page(
-                        connections.enter_context(
-                            connect(first["webSocketDebuggerUrl"], max_size=None, proxy=None)
-                        )
+                    # Its pings would draw from Python's generator, whose state other tests compare.
+                    socket = connect(
+                        first["webSocketDebuggerUrl"], max_size=None, proxy=None, ping_interval=None
                     )
+                    return Page(connections.enter_context(socket))
 
                 yield tab
         finally:
