@@ -13,19 +13,17 @@ from explorer.report import Report
 from hooks.collection import no_collection
 
 
-def diagnosed(
-    reports: Sequence[Report], looked: Sequence[Looked], run: Evidence, missing: Sequence[str]
-) -> list[Report]:
-    """`reports` with forward values, findings, and the problems met in finding those.
+def diagnosed(pairs: Sequence[tuple[Report, Looked]], run: Evidence, missing: Sequence[str]) -> list[Report]:
+    """The reports with forward values, findings, and the problems met in finding those.
 
     Args:
-        looked: what was seen right before each of them.
+        pairs: each report with what was seen right before it.
         run: what the whole run showed.
         missing: what of that could not be gathered, and why.
     """
     found = []
-    for index, (report, seen) in enumerate(zip(reports, looked, strict=True)):
-        evidence = replace(run, last=index == len(reports) - 1, looked=seen)
+    for index, (report, seen) in enumerate(pairs):
+        evidence = replace(run, last=index == len(pairs) - 1, looked=seen)
         forward: Mapping[int, Row] = {}
         filling = Stages()
         with filling.guard("reading forward values"):

@@ -105,6 +105,7 @@ class Journal:
         self._limit = limit
         self._file: int | None = None
         self._size = 0
+        self._begun = False
         self._lock = threading.Lock()
 
     def write(self, step: Step) -> None:
@@ -115,11 +116,12 @@ class Journal:
             try:
                 if self._file is None:
                     self._open()
-                    self._append(_line(self._first))
                 line = _line(_plain(step))
                 if self._size + len(line) > self._limit:
                     self._thin()
-                self._append(line)
+                # With the first line before it, in one piece: Ctrl-C may come between any two statements.
+                self._append(line if self._begun else _line(self._first) + line)
+                self._begun = True
                 self.written += 1
             except (OSError, ValueError) as error:
                 self.problem = f"the journal {self.path} ends early: {error}"
@@ -129,6 +131,7 @@ class Journal:
         """Close the file; a later step opens it again."""
         with self._lock:
             self._close()
+            self._begun = False
 
     def _open(self) -> None:
         self._file = os.open(

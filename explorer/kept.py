@@ -26,34 +26,34 @@ class Kept:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        self.reports: list[Report] = []
-        self.looked: list[Looked] = []
+        # Pairs in one list: Ctrl-C may come between any two lines, and what belongs together must stay so.
+        self._kept: list[tuple[Report, Looked]] = []
         self.explored = 0
         self._limit = limit
-        self._nodes = 0
+
+    @property
+    def pairs(self) -> tuple[tuple[Report, Looked], ...]:
+        """The reports that are kept, in order, each with what was seen right before it."""
+        return tuple(self._kept)
 
     def add(self, report: Report, looked: Looked) -> None:
         """Keep `report`, and let others go if it is one too many."""
-        self.reports.append(report)
-        self.looked.append(looked)
+        self._kept.append((report, looked))
         self.explored += 1
-        self._nodes += len(report.gradients)
-        if self._limit is not None and self._nodes > self._limit and len(self.reports) > FEWEST:
+        if self._limit is not None and len(self._kept) > FEWEST and self._nodes() > self._limit:
             self._thin()
 
     def forget(self, report: Report) -> None:
         """Let one report go."""
-        place = next(place for place, kept in enumerate(self.reports) if kept is report)
-        del self.reports[place], self.looked[place]
-        self._nodes -= len(report.gradients)
+        self._kept = [pair for pair in self._kept if pair[0] is not report]
+
+    def _nodes(self) -> int:
+        return sum(len(report.gradients) for report, _ in self._kept)
 
     def _thin(self) -> None:
-        last = len(self.reports) - 1
-        wrong = [place for place, report in enumerate(self.reports) if _wrong(report)][:WRONG]
-        stay = sorted({*range(0, last, 2), last, *wrong})
-        self.reports = [self.reports[place] for place in stay]
-        self.looked = [self.looked[place] for place in stay]
-        self._nodes = sum(len(report.gradients) for report in self.reports)
+        last = len(self._kept) - 1
+        wrong = [place for place, (report, _) in enumerate(self._kept) if _wrong(report)][:WRONG]
+        self._kept = [self._kept[place] for place in sorted({*range(0, last, 2), last, *wrong})]
 
 
 def _wrong(report: Report) -> bool:

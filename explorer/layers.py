@@ -110,7 +110,11 @@ class Sums:
             flat = torch.view_as_real(flat.resolve_conj())
         size = tensor.numel() if tensor.layout is not torch.strided else flat.numel()
         if flat.device.type == "cpu":
-            self._found.setdefault(layer, []).append(_measured(flat, size))
+            measured = _measured(flat, size)
+            if layer in self._found:
+                self._found[layer].append(measured)
+            else:  # never an empty list, not even for Ctrl-C between two lines
+                self._found[layer] = [measured]
         elif flat.numel():
             self._device.append((layer, size, _on_device(flat)))
 

@@ -165,7 +165,9 @@ class Watch:
         missing.problems += self._gatherer.problems
         missing.problems += self.context.problems if self.context is not None else ()
         run = replace(run, calls=self.calls, scripted=scripted)
-        reports = diagnosed(self._kept.reports, self._kept.looked, run, missing.problems)
+        reports = [report for report, _ in self._kept.pairs]
+        with self._stages.guard("looking for findings"):
+            reports = diagnosed(self._kept.pairs, run, missing.problems)
         if reports and self.light is not None and (light := self.light.finding()) is not None:
             reports[-1] = replace(reports[-1], findings=with_finding(reports[-1].findings, light))
         rank, ranks = (self.rank.number, self.rank.of) if self.rank is not None else (None, 1)
@@ -188,7 +190,7 @@ class Watch:
 
     def _describe(self) -> None:
         """Make the graphs of what was read while backward ran; a report whose graph cannot be made goes."""
-        for report in tuple(self._kept.reports):
+        for report, _ in self._kept.pairs:
             with self._stages.guard("the walk"):
                 _ = report.graph.nodes
                 continue

@@ -76,6 +76,7 @@ STAGES = {
     "looking for evidence": ("explorer.gather.Gatherer._look", "looking for evidence failed"),
     "the parameters met": ("explorer.facts.Known.parameters", "noting what is not reached failed"),
     "evidence of the run": ("explorer.gather.of_run", "gathering evidence of the run failed"),
+    "the findings": ("explorer.watching.diagnosed", "looking for findings failed"),
     "the report": ("explorer.exploring.Report", "the report of call 1 failed"),
     "attaching to the forward": ("explorer.watching.observe_forward", "observing the forward failed"),
     "attaching to backward": ("explorer.watching.watch_backward", "watching backward calls failed"),

@@ -157,7 +157,7 @@ def test_a_signal_from_outside(name: str, tmp_path: Path) -> None:
         out, err = running.communicate(timeout=60)
     finally:
         running.kill()
-    assert running.returncode == -getattr(signal, name)
+    assert running.returncode == -getattr(signal, name), err
     assert out == ""
     (run,) = journal.read(tmp_path / "steps.jsonl")
     assert run.torn == 0
