@@ -123,6 +123,7 @@ class Exploring:
         self._shares: Shares | None = None
         self._numeric = NumericToo(self.stages, roots, seeds) if numeric else None
         self._capture: Capture | None = None
+        self._clocks = check != "off"  # without a check, as little as can be stands in the way
         self._forward: Mapping[int, Row] = {}
         self._seconds: float | None = None
         with self.stages.guard("the walk"):
@@ -153,7 +154,7 @@ class Exploring:
 
     def __enter__(self) -> Exploring:
         if self.trace is not None:
-            self._capture = capture(self.trace.live, self._observe)
+            self._capture = capture(self.trace.live, self._observe, self._clocks)
             self._capture.__enter__()
         self._started = perf_counter()
         return self

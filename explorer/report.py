@@ -140,7 +140,8 @@ class NodeGradients:
     """What one node did while backward ran.
 
     `received[k]` is the total gradient for forward output k (summed over all consumers, after the
-    user's tensor hooks), None where none came. `seconds` is the time of the node's own formula.
+    user's tensor hooks), None where none came. `seconds` is the time of the node's own formula;
+    with ``check="off"``, and above 100,000 nodes, all since the node before it.
     `index` is its place in the order of execution. `unread` is how many of the gradients that came had no
     data (meta and fake tensors): they are None in `received` too.
     """

@@ -1,6 +1,6 @@
 """One event per autograd node while backward runs.
 
-A post-hook on every node sees ``(grad_inputs, grad_outputs)``; a prehook before it starts the clock.
+A post-hook on every node sees ``(grad_inputs, grad_outputs)``; a prehook before it may start the clock.
 An ``AccumulateGrad`` gets a prehook only: a post-hook would make it copy the gradient it otherwise
 steals, and ``.grad`` would no longer be the tensor it is without us.
 
@@ -37,7 +37,9 @@ class Event:
 
     `index` is the node's place among those given to `capture`. `grad_outputs[k]` is the total gradient
     for forward output k, summed over all consumers; `grad_inputs[i]` goes along ``next_functions[i]``,
-    and is None as a whole for a leaf. `seconds` is the time of the node's formula (0.0 for a leaf);
+    and is None as a whole for a leaf. `seconds` is the time of the node's formula (0.0 for a leaf), or
+    without clocks the time since the event before: that holds what the engine did between the two, too
+    (sums of gradients, a leaf's accumulation, the user's own hooks).
     `order` counts events from 0 in the order they came.
     """
 
@@ -52,9 +54,7 @@ class Event:
 Observer: TypeAlias = Callable[[Event], object]
 
 TIMED = 100_000
-"""In graphs of more nodes than this no prehook starts the clock: attaching takes half the memory. A node's
-time is then counted from the end of the event before, and includes what the engine did between them."""
-
+"""In graphs of more nodes than this no prehook starts the clock: attaching takes half the memory."""
 
 _recording: Callable[[], bool] = torch.is_grad_enabled
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
@@ -68,11 +68,11 @@ class Capture:
     observer ends the observing and nothing else: the user's backward goes on.
     """
 
-    def __init__(self, nodes: Sequence[AutogradNode], observe: Observer) -> None:
+    def __init__(self, nodes: Sequence[AutogradNode], observe: Observer, clocks: bool) -> None:
         self.problem = ""
         self._nodes = nodes
         self._observe: Observer | None = observe
-        self._timed = len(nodes) <= TIMED
+        self._timed = clocks and len(nodes) <= TIMED
         self._started = [0.0] * len(nodes) if self._timed else []
         self._ended = 0.0
         self._order = count()
@@ -123,17 +123,21 @@ class Capture:
     def _leaf(self, index: int, grad_outputs: Gradients) -> None:
         if self._observe is not None:
             self._emit(Event(index, self._nodes[index], grad_outputs, None, 0.0, next(self._order)))
+            if not self._timed:
+                self._ended = perf_counter()
 
     def _finish(self, index: int, grad_inputs: Gradients, grad_outputs: Gradients) -> None:
         if self._observe is not None:
             now = perf_counter()
             seconds = now - (self._started[index] if self._timed else self._ended)
+            if seconds < 0.0:  # another thread's event ended just now
+                seconds = 0.0
             self._emit(
                 Event(index, self._nodes[index], grad_outputs, grad_inputs, seconds, next(self._order))
             )
-            if not self._timed:
-                self._ended = perf_counter()
         forget()
+        if not self._timed:
+            self._ended = perf_counter()
 
     def _emit(self, event: Event) -> None:
         observe = self._observe
@@ -149,7 +153,7 @@ class Capture:
             self._stop(problem)
 
 
-def capture(nodes: Sequence[AutogradNode], observe: Observer) -> Capture:
+def capture(nodes: Sequence[AutogradNode], observe: Observer, clocks: bool = True) -> Capture:
     """Call `observe` with an `Event` for each of `nodes` that runs while the block is open.
 
     The observer runs with gradients and torch modes off: ``create_graph=True`` builds no graph of ours
@@ -159,11 +163,13 @@ def capture(nodes: Sequence[AutogradNode], observe: Observer) -> Capture:
     Args:
         nodes: live nodes; the sequence must stay alive and unchanged until the block ends.
         observe: called after a node's formula, or before a leaf accumulates.
+        clocks: time each node's formula by itself, with a prehook on every node; without, `Event.seconds`
+            counts from the event before, and observing costs a twelfth less.
 
     Returns:
         A context manager whose `problem` tells what went wrong, if something did.
     """
-    return Capture(nodes, observe)
+    return Capture(nodes, observe, clocks)
 
 
 def is_leaf(node: AutogradNode) -> bool:
