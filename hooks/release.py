@@ -12,13 +12,16 @@ node. Whoever drops the loss, and whenever, finds the nodes parked; `sweep` coll
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import ctypes
 import gc
+import signal
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hooks.nodes import AutogradNode, is_leaf
@@ -26,7 +29,7 @@ from hooks.nodes import AutogradNode, is_leaf
 SHALLOW = 1000
 """Graphs of at most this many nodes are released by torch alone: a tenth of what a small stack bears."""
 
-_parked: list[list[AutogradNode]] = []
+_parked: list[list[AutogradNode | None]] = []
 """One list per graph, root last, so that popping from the end goes root first."""
 
 TRIES = 500
@@ -82,19 +85,19 @@ def parked() -> int:
     return sum(map(len, _parked))
 
 
-def _pass(graph: list[AutogradNode]) -> bool:
-    """Drop what is free, root first; return whether anything was."""
-    stay: list[AutogradNode] = []
+def _pass(graph: list[AutogradNode | None]) -> bool:
+    """Drop what is free, root first; return whether anything was.
+
+    Ctrl-C may come between any two statements: until the last one every node that stays is in `graph`.
+    """
+    alone = _references_when_alone() + 1
     dropped = False
-    alone = _references_when_alone()
-    while graph:
-        node = graph.pop()
-        if sys.getrefcount(node) > alone:
-            stay.append(node)
-        else:
+    for place in range(len(graph) - 1, -1, -1):
+        node = graph[place]
+        if node is not None and sys.getrefcount(node) <= alone:
+            graph[place] = node = None
             dropped = True
-    stay.reverse()
-    graph[:] = stay
+    graph[:] = [node for node in graph if node is not None]
     return dropped
 
 
@@ -123,13 +126,18 @@ def _sweep_pending(_: int | None) -> int:
     This runs between bytecodes, the first time even before the finalizer that asked has returned, when
     the dying tensor still owns its node. A few dozen calls later it does not.
     """
+    with _passed_on():
+        _try()
+    return 0
+
+
+def _try() -> None:
     global _tries
     _tries -= 1
     if any(sys.getrefcount(graph[-1]) <= _alone_in_list() for graph in list(_parked) if graph):
         sweep()
     elif _tries > 0:
         ctypes.pythonapi.Py_AddPendingCall(_pending, None)
-    return 0
 
 
 def _alone_in_list() -> int:
@@ -145,7 +153,19 @@ _pending = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_sweep_pending)
 def _after_collection(phase: str, info: dict[str, int]) -> None:
     """Sweep after a full garbage collection, or after any when a root has died."""
     if phase == "stop" and (_due.is_set() or info["generation"] == 2):
-        sweep()
+        with _passed_on():
+            sweep()
+
+
+@contextmanager
+def _passed_on() -> Iterator[None]:
+    """Ctrl-C within a callback would be lost, for Python cannot raise there: it comes again right after."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            raise  # a handler of the user's has had its say
+        _thread.interrupt_main()
 
 
 def _at_exit() -> None:

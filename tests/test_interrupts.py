@@ -26,6 +26,8 @@ STATEFUL = ("kept.py", "light.py", "layers.py", "journal.py", "watching.py", "ha
 class Interrupting:
     """Counts the lines of ours that run in this thread, and raises KeyboardInterrupt at one of them.
 
+    Lines that release deep graphs, whoever made them, do not count: they run when the collector does.
+
     Args:
         at: the line, from 1; 0 for none.
         files: count only these files' lines; all where empty.

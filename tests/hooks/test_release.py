@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from types import FrameType
+from typing import Any
 
 import pytest
+import torch
+
+from explorer.trace import trace
+from hooks import release
 
 BUILD = """
 import threading, torch
@@ -84,3 +91,60 @@ del held; del y
 """
     done = subprocess.run([sys.executable, "-c", BUILD + bare], capture_output=True, timeout=120, check=False)
     assert done.returncode != 0
+
+
+def test_an_interrupt_within_a_sweep_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python drops what a callback of the collector raises; Ctrl-C comes again."""
+
+    def interrupted() -> int:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(release, "sweep", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it comes soon after
+        release._after_collection("stop", {"generation": 2})
+        for _ in range(1000):
+            len("")
+
+
+def test_a_handler_of_the_users_is_not_called_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: calls.append(number))
+
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(release, "sweep", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            release._after_collection("stop", {"generation": 2})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert calls == []
+
+
+def test_a_sweep_cut_short_keeps_every_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    y = torch.ones(1, requires_grad=True)
+    for _ in range(1500):
+        y = y * 1.0
+    found = trace([y])
+    mine = release._parked[-1]
+    before = list(mine)
+    lines = 0
+
+    def cut(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal lines
+        lines += event == "line" and frame.f_code is release._pass.__code__
+        if lines == 700:
+            raise KeyboardInterrupt
+        return cut
+
+    tracing = sys.gettrace()
+    try:
+        sys.settrace(cut)
+        with pytest.raises(KeyboardInterrupt):
+            release._pass(mine)
+    finally:
+        sys.settrace(tracing)
+    assert mine == before
+    assert len(mine) == len(found.live) - 1
