@@ -37,22 +37,6 @@ class Removable(Protocol):
         """Detach the hook."""
 
 
-def remove_all(handles: list[Removable]) -> None:
-    """Remove every one, the last first.
-
-    Raises:
-        Exception: the first failure, after all of them were tried.
-    """
-    first: Exception | None = None
-    while handles:
-        try:
-            handles.pop().remove()
-        except Exception as problem:  # noqa: BLE001 - the remaining handles must still be removed
-            first = first or problem
-    if first is not None:
-        raise first
-
-
 class Handles:
     """A context manager that undoes what it was given, last first.
 

@@ -21,9 +21,10 @@ from typing import Any, TypeAlias
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from hooks.attached import NodeHooks
 from hooks.checkpointed import forget, looking
 from hooks.collection import no_collection
-from hooks.handles import Handles, Removable, remove_all
+from hooks.handles import Handles
 
 AutogradNode: TypeAlias = Any
 """A live ``grad_fn``: generated C++ classes, CppFunction and Python Functions share no base class."""
@@ -101,17 +102,18 @@ class Capture:
         self._nodes = ()
 
     def _attach(self) -> None:
-        handles: list[Removable] = []
-        self._handles.callback(partial(remove_all, handles))
+        hooks = NodeHooks()
+        self._handles.callback(hooks.remove)
         self._handles.enter(looking())
-        add, leaf, start, finish = handles.append, self._leaf, self._start, self._finish
-        for index, node in enumerate(self._nodes):
-            if is_leaf(node):
-                add(node.register_prehook(partial(leaf, index)))
-            else:
-                if self._timed:
-                    add(node.register_prehook(partial(start, index)))
-                add(node.register_hook(partial(finish, index)))
+        leaf, start, finish = self._leaf, self._start, self._finish
+        with hooks.registering() as keep:
+            for index, node in enumerate(self._nodes):
+                if is_leaf(node):
+                    keep(node.register_prehook(partial(leaf, index)))
+                else:
+                    if self._timed:
+                        keep(node.register_prehook(partial(start, index)))
+                    keep(node.register_hook(partial(finish, index)))
 
     def _stop(self, problem: Exception) -> None:
         self._observe = None
