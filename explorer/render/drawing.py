@@ -128,6 +128,7 @@ def forward_order(graph: Graph) -> tuple[int, ...]:
                 seen.add(node)
                 waiting.append((node, True))
                 targets = [graph.edges[index].target for index in graph.outgoing[node]]
-                targets.sort(key=lambda target: -height[target])
+                if len(targets) > 1:
+                    targets.sort(key=lambda target: -height[target])
                 waiting.extend((target, False) for target in reversed(targets) if target not in seen)
     return tuple(done)

@@ -46,18 +46,21 @@ class Pen:
         self.roots = {node for node, _ in report.graph.roots}
         self.keys = [shape.key for shape in drawing.shapes]
         self.marks = {place: mark(report, shape, self.findings) for place, shape in enumerate(drawing.shapes)}
+        # A shape may stand for a million nodes: asked once.
+        self.changes = [changes(report.graph, shape) for shape in drawing.shapes]
+        self.hooks = [hooks(report.graph, shape) for shape in drawing.shapes]
         self.sums = self._sums()
         self.products = _products(report) if is_scalar(report.graph) else {}
 
     def occurring(self) -> tuple[str, ...]:
         """The keys of `theme.KEY` for the marks in this drawing."""
-        graph, found = self.report.graph, set[str]()
-        for shape, state in zip(self.drawing.shapes, self.marks.values(), strict=True):
+        found = set[str]()
+        for place, (shape, state) in enumerate(zip(self.drawing.shapes, self.marks.values(), strict=True)):
             found |= {shape.kind, {"unreached": "none"}.get(state.state, state.state)}
             found |= {"wrong"} if state.wrong else set()
             found |= {"finding"} if state.findings else set()
-            found |= {"hook"} if hooks(graph, shape) else set()
-            found |= {"cast"} if changes(graph, shape) else set()
+            found |= {"hook"} if self.hooks[place] else set()
+            found |= {"cast"} if self.changes[place] else set()
             found |= {"copies"} if shape.copies > 1 else set()
         found |= {"again"} if any(wire.again for wire in self.drawing.wires) else set()
         found |= {"sum"} if self.sums else set()
@@ -135,9 +138,9 @@ class Pen:
             rows.append((state.words(), faint, small, ""))
         if place in self.sums:
             rows.append((self.sums[place], faint, small, "i"))
-        if changed := changes(self.report.graph, shape):
+        if changed := self.changes[place]:
             rows.append((text(changed, 60), _on(fill, theme.CAST_INK), small, "b"))
-        if hooked := hooks(self.report.graph, shape):
+        if hooked := self.hooks[place]:
             said = hooked[0] if len(hooked) == 1 else words.count(len(hooked), "hook")
             rows.append((text(f"{theme.HOOK} {said}", 40), _on(fill, theme.HOOK_INK), small, "b"))
         if state.wrong and state.worst is not None:
