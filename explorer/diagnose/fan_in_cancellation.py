@@ -21,6 +21,8 @@ def fan_in_cancellation(report: Report, evidence: Evidence) -> Iterator[Finding]
     """
     graph = report.graph
     for node in graph.nodes:
+        if len(graph.incoming[node.id]) < 2:
+            continue
         total = report.gradient(node.id)
         if (
             total is None

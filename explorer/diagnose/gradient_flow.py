@@ -113,6 +113,8 @@ def _layers(report: Report) -> list[_Layer]:
     """
     graph = report.graph
     weighted = _weighted(graph)
+    if len(weighted) < LAYERS:
+        return []
     depth: dict[int, int] = {}
     for number in graph.order:
         above = [depth[graph.edges[edge].source] for edge in graph.incoming[number]]

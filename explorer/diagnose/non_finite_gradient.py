@@ -32,6 +32,8 @@ def non_finite_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]
             where=stopped.source,
         )
         return
+    if _all_finite(report):
+        return
     ran = sorted(
         (gradients.index, node) for node, gradients in enumerate(report.gradients) if gradients is not None
     )
@@ -45,6 +47,16 @@ def non_finite_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]
         if any(not record.finite for record in received):
             yield _root(report, report.graph.nodes[node])
             return
+
+
+def _all_finite(report: Report) -> bool:
+    """Whether nothing is to be looked for: so it is nearly always, and a graph may have a million nodes."""
+    return all(record is None or record.finite for record in report.edge_gradients) and all(
+        record is None or record.finite
+        for node in report.gradients
+        if node is not None
+        for record in node.received
+    )
 
 
 def _count(record: GradientRecord) -> str:

@@ -6,6 +6,7 @@ import graphviz
 
 from explorer.render import circuit, fold, theme, words
 from explorer.render.clusters import Cluster, preorder, tree
+from explorer.render.collection import uncollected
 from explorer.render.drawing import Drawing, is_leaf
 from explorer.render.legend import legend, lines, subtitle
 from explorer.render.markup import EDGE, NODE, font, head, heading, plain, table, text
@@ -42,6 +43,7 @@ def source(
     return of_drawing(report, drawing, shapes=shapes, saved=saved, note=note)
 
 
+@uncollected
 def of_drawing(
     report: Report, drawing: Drawing, *, shapes: bool = False, saved: bool = False, note: str = ""
 ) -> str:

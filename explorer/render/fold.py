@@ -95,7 +95,7 @@ def cut(
     if focus is not None:
         levels = Levels(report, focused(levels.start, report.graph, focus))
     start = levels.start
-    if is_scalar(report.graph) and len(start.shapes) <= CIRCUIT and depth is None and not coarser:
+    if len(start.shapes) <= CIRCUIT and depth is None and not coarser and is_scalar(report.graph):
         return Cut(replace(start, circuit=True))
     if full and not coarser:
         return Cut(leaves_per_use(start))

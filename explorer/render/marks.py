@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import hypot, isfinite, log10, sqrt
 from statistics import median
 
@@ -110,7 +111,11 @@ def _flows(rms: float | None) -> bool:
 
 def node_rms(report: Report, node: int) -> float | None:
     """RMS of all gradients node `node` received, over its outputs together; None if none came."""
-    records = received(report, node)
+    return rms_of(received(report, node))
+
+
+def rms_of(records: Sequence[GradientRecord]) -> float | None:
+    """RMS of several gradients together; None of none."""
     if len(records) == 1:  # as nearly always; a graph may have a million of them
         return records[0].rms
     numel = sum(record.numel for record in records)
@@ -177,38 +182,45 @@ def findings_by_node(report: Report) -> dict[int, tuple[Finding, ...]]:
 
 def mark(report: Report, shape: Shape, findings: dict[int, tuple[Finding, ...]]) -> Mark:
     """The mark of one shape, from its members; from the leaves inside too where they are worse."""
-    return _mark(report, shape.members, (*shape.members, *shape.inside, *shape.hidden), findings)
+    return _mark(report, shape.members, (*shape.inside, *shape.hidden), findings)
 
 
 def mark_of_nodes(report: Report, nodes: tuple[int, ...], findings: dict[int, tuple[Finding, ...]]) -> Mark:
     """The mark of some nodes by themselves."""
-    return _mark(report, nodes, nodes, findings)
+    return _mark(report, nodes, (), findings)
 
 
 def _mark(
-    report: Report, shown: Iterable[int], judged: tuple[int, ...], findings: dict[int, tuple[Finding, ...]]
+    report: Report, shown: tuple[int, ...], beside: tuple[int, ...], findings: dict[int, tuple[Finding, ...]]
 ) -> Mark:
+    """The mark of the nodes `shown`, judged with those that are drawn in them; there may be a million."""
+    judged = (*shown, *beside)
     worst = max(
-        (verdict for verdict in map(report.verdict, judged) if verdict is not None),
+        (
+            verdict
+            for verdict in map(report.verdict, judged if report.verdicts else ())
+            if verdict is not None
+        ),
         key=lambda verdict: _BADNESS[verdict.status],
         default=None,
     )
-    said = tuple(dict.fromkeys(finding for node in judged for finding in findings.get(node, ())))
+    listed = (finding for node in judged for finding in findings.get(node, ())) if findings else ()
+    said = tuple(dict.fromkeys(listed))
     if not report.gradients:
         return Mark("", worst=worst, findings=said)
-    records = [record for node in judged for record in received(report, node)]
-    broken = [record for record in records if not record.finite]
+    own = [received(report, node) for node in shown]
+    every = chain(chain.from_iterable(own), (record for node in beside for record in received(report, node)))
+    broken = [record for record in every if not record.finite]
     if broken:
         nans, infs = sum(record.nans for record in broken), sum(record.infs for record in broken)
         total = sum(record.numel for record in broken)
         return Mark("hazard", nans=nans, infs=infs, numel=total, worst=worst, findings=said)
-    own = list(shown)
-    levels = [rms for rms in (node_rms(report, node) for node in own) if rms is not None]
+    levels = [rms for rms in map(rms_of, own) if rms is not None]
     if not levels:
-        ran = [one for node in own if node < len(report.gradients) and (one := report.gradients[node])]
+        ran = [one for node in shown if node < len(report.gradients) and (one := report.gradients[node])]
         unread = any(one.unread for one in ran)
         return Mark("none" if ran else "unreached", worst=worst, findings=said, unread=unread)
-    if all(record.zero for node in own for record in received(report, node)):
+    if all(record.zero for records in own for record in records):
         return Mark("zero", 0.0, 0.0, worst=worst, findings=said)
     least = min((level for level in levels if level > 0), default=None)
     return Mark("flow", min(levels), max(levels), worst=worst, findings=said, least=least)

@@ -50,7 +50,7 @@ class Pen:
         self.changes = [changes(report.graph, shape) for shape in drawing.shapes]
         self.hooks = [hooks(report.graph, shape) for shape in drawing.shapes]
         self.sums = self._sums()
-        self.products = _products(report) if is_scalar(report.graph) else {}
+        self.products = _products(report)
 
     def occurring(self) -> tuple[str, ...]:
         """The keys of `theme.KEY` for the marks in this drawing."""
@@ -242,7 +242,7 @@ class Pen:
 
 def _products(report: Report) -> dict[int, str]:
     """ "to q: upstream × local = downstream" by edge, for graphs of single numbers of bearable size."""
-    if len(report.graph.nodes) > MULTIPLIED:
+    if len(report.graph.nodes) > MULTIPLIED or not is_scalar(report.graph):
         return {}
     names, edges = wire_names(report), report.graph.edges
     said = {

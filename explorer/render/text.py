@@ -74,7 +74,7 @@ def text(found: Report | Session, *, width: int = 80, color: bool = False, full:
 def _report(console: Console, report: Report, full: bool) -> None:
     _header(console, report)
     console.print()
-    if is_scalar(report.graph) and len(report.graph.nodes) <= fold.CIRCUIT:
+    if len(report.graph.nodes) <= fold.CIRCUIT and is_scalar(report.graph):
         _table(console, report)
     else:
         _tree(console, report, full)
