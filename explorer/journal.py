@@ -104,7 +104,7 @@ class Journal:
         self._first = {"journal": 1, **first, "columns": list(COLUMNS), "bytes": limit, "thinned": 0}
         self._limit = limit
         self._file: int | None = None
-        self._size = 0
+        self._size = self._opened = 0
         self._begun = False
         self._lock = threading.Lock()
 
@@ -117,15 +117,21 @@ class Journal:
                 if self._file is None:
                     self._open()
                 line = _line(_plain(step))
-                if self._size + len(line) > self._limit:
+                if self._size + len(self._first_line()) + len(line) > self._limit:
                     self._thin()
-                # With the first line before it, in one piece: Ctrl-C may come between any two statements.
-                self._append(line if self._begun else _line(self._first) + line)
+                # In one piece: Ctrl-C may come between any two statements.
+                self._append(self._first_line() + line)
                 self._begun = True
                 self.written += 1
             except (OSError, ValueError) as error:
                 self.problem = f"the journal {self.path} ends early: {error}"
                 self._close()
+
+    def _first_line(self) -> bytes:
+        """The run's first line, where it is still to be written; the file tells, whatever Ctrl-C cut."""
+        if not self._begun and self._file is not None:
+            self._begun = os.fstat(self._file).st_size > self._opened
+        return b"" if self._begun else _line(self._first)
 
     def close(self) -> None:
         """Close the file; a later step opens it again."""
@@ -134,10 +140,9 @@ class Journal:
             self._begun = False
 
     def _open(self) -> None:
-        self._file = os.open(
-            self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666
-        )
-        self._size = os.fstat(self._file).st_size
+        file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._size = self._opened = os.fstat(file).st_size
+        self._file = file
         if not self._size:
             return
         with open(self.path, "rb") as there:
@@ -145,6 +150,7 @@ class Journal:
                 raise ValueError("what stands there is no journal")
             there.seek(-1, os.SEEK_END)
             if there.read(1) != b"\n":
+                self._opened += 1
                 self._append(b"\n")  # the run before this one was ended within a line
 
     def _close(self) -> None:

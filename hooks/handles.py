@@ -103,14 +103,14 @@ class Handles:
         """Undo everything now.
 
         Raises:
-            Exception: the first failure among the undoings, after all of them were tried.
+            BaseException: the first failure among the undoings, after all of them were tried.
         """
         first: BaseException | None = None
         while self._undo:
             undo = self._undo.pop()
             try:
                 undo()
-            except Exception as problem:  # noqa: BLE001 - the remaining handles must still be undone
+            except BaseException as problem:  # noqa: BLE001 - Ctrl-C or not, the rest must still be undone
                 first = first or problem
         if first is not None:
             raise first

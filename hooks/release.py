@@ -30,7 +30,7 @@ SHALLOW = 1000
 """Graphs of at most this many nodes are released by torch alone: a tenth of what a small stack bears."""
 
 _parked: list[list[AutogradNode | None]] = []
-"""One list per graph, root last, so that popping from the end goes root first."""
+"""One list per graph, root last, so that going from the end goes root first; None where one was let go."""
 
 TRIES = 500
 """How often a sweep asked for by a dying root is tried at once, a microsecond each."""

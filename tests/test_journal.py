@@ -147,6 +147,36 @@ def test_other_runs_are_thinned_too_and_stay_apart(tmp_path: Path) -> None:
     assert second.steps[-1].call == 29
 
 
+def test_an_interrupt_right_after_the_first_line_does_not_begin_the_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jsonl"
+    one, append = Journal(str(path), FIRST), Journal._append
+
+    def interrupted(self: Journal, line: bytes) -> None:
+        monkeypatch.undo()
+        append(self, line)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "_append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one.write(plain(1))
+    one.write(plain(2))
+    one.close()
+    (run,) = read(path)
+    assert [step.call for step in run.steps] == [1, 2]
+
+
+def test_the_first_line_counts_towards_the_bound(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    written(path, [plain(call) for call in range(1, 100)])
+    line = len(path.read_bytes().splitlines(keepends=True)[-1])
+    limit = path.stat().st_size + line + 10  # room for a call, none for the run's first line
+    assert written(path, [plain(1)], limit).problem == ""
+    assert path.stat().st_size <= limit
+    assert len(read(path)) == 2
+
+
 def test_threads_write_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     one = Journal(str(path), FIRST, 30_000)

@@ -94,3 +94,18 @@ def test_what_has_no_weak_references_is_put_back() -> None:
         owner.patch(place, "call", 4)
         assert place.call == 4
     assert place.call == 3
+
+
+def test_an_interrupt_while_undoing_leaves_nothing_undone() -> None:
+    place = SimpleNamespace(call=original)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    owner = Handles()
+    owner.patch(place, "call", lambda: "ours")
+    owner.callback(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        owner.close()
+    assert place.call is original
+    assert len(owner) == 0
