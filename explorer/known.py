@@ -48,12 +48,15 @@ class Filled(Mapping[int, Row]):
         return repr(self._all())
 
 
-def with_values(graph: Graph, live: Sequence[Any], value_of: ValueOf | None = None) -> Mapping[int, Row]:
+def with_values(
+    graph: Graph, live: Sequence[Any], outputs: Sequence[int], value_of: ValueOf | None = None
+) -> Mapping[int, Row]:
     """All forward values of a small graph that can be known; none for one of more than `LIMIT` nodes.
 
     Args:
         graph: what the walk found, with the values its nodes saved.
         live: its live nodes, before an optimizer changes the leaves.
+        outputs: how many forward outputs each of them has.
         value_of: flat values recorded while the script ran, by (live node, output slot).
     """
     if len(live) > LIMIT:
@@ -64,7 +67,7 @@ def with_values(graph: Graph, live: Sequence[Any], value_of: ValueOf | None = No
             if is_leaf(node):
                 recorded[index] = (small(node.variable),)
             elif value_of is not None:
-                recorded[index] = tuple(value_of(node, slot) for slot in range(len(node._input_metadata)))
+                recorded[index] = tuple(value_of(node, slot) for slot in range(outputs[index]))
     return Filled(graph, recorded)
 
 

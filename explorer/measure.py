@@ -41,6 +41,8 @@ _PART = 1 << 20
 
 Receive = Callable[[GradientRecord], None]
 
+_dtype_names: dict[torch.dtype, str] = {torch.float32: "float32", torch.float64: "float64"}
+
 
 @dataclass(slots=True)
 class Pending:
@@ -82,9 +84,6 @@ def dtype_name(dtype: torch.dtype) -> str:
     return name
 
 
-_dtype_names: dict[torch.dtype, str] = {}
-
-
 def at_once(tensor: torch.Tensor) -> GradientRecord | None:
     """The record of a plain CPU tensor; None for any other, which is for `measure`.
 
@@ -98,19 +97,24 @@ def at_once(tensor: torch.Tensor) -> GradientRecord | None:
     if least is None or tensor.is_nested or tensor._is_zerotensor():
         return None
     numel = tensor.numel()
-    if numel == 1:
-        return _from_one(_item(tensor), tuple(tensor.shape), dtype_name(dtype))
     if numel <= SMALL:
+        if numel == 1:
+            return _from_one(_item(tensor), tuple(tensor.shape), dtype_name(dtype))
         return _from_values(_tolist(tensor.reshape(-1)), tuple(tensor.shape), dtype_name(dtype))
     times = 1
-    line: torch.Tensor | None = tensor.view(-1) if tensor.is_contiguous() else None
-    if line is None:
+    line: torch.Tensor | None
+    if tensor.is_contiguous():
+        line = tensor.view(-1)
+    else:
         line, times = _in_one_line(tensor)
     if line is not None:
-        parts = (line,) if numel <= _PART else torch.split(line, _PART)
-        square = math.fsum(_item(part.dot(part)) for part in parts) * times
+        square = (
+            _item(line.dot(line))
+            if numel <= _PART
+            else math.fsum(_item(part.dot(part)) for part in torch.split(line, _PART))
+        ) * times
         if least * numel < square < math.inf:
-            return GradientRecord(tuple(tensor.shape), dtype_name(dtype), math.sqrt(square), numel=numel)
+            return GradientRecord(tuple(tensor.shape), _dtype_names[dtype], math.sqrt(square), numel=numel)
     return _from_large(tensor, tuple(tensor.shape), dtype_name(dtype), numel)
 
 

@@ -203,7 +203,7 @@ class AnomalyRecords:
             return self._format()
         values = self._values
         try:
-            if values is not None and values.looking:
+            if values is not None and values.looking and not self._modules.in_large():
                 values.look(apart=self._took_a_number())
             record = record_here(sys._getframe(1), self._modules)
         except Exception as error:  # noqa: BLE001 - the user's forward must not notice
@@ -244,8 +244,9 @@ class CreationHookRecords:
         if torch.compiler.is_compiling():
             return
         try:
-            if self._values is not None and self._values.looking:
-                self._values.look(apart=not is_leaf(node))
+            values = self._values
+            if values is not None and values.looking and not self._modules.in_large():
+                values.look(apart=not is_leaf(node))
             node.metadata.setdefault(CONTEXT_KEY, record_here(sys._getframe(1), self._modules))
         except Exception as error:  # noqa: BLE001 - the user's forward must not notice
             self._modules.faults.note("noting where nodes were made", error)

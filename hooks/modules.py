@@ -26,6 +26,8 @@ from hooks.threads import current
 
 _KEPT_CALLS = 1024
 """Calls of one module per graph whose records are shared with later graphs; those beyond die with theirs."""
+LARGE = 4096
+"""Results of a module that is given a tensor of more elements than this are seldom small."""
 _WRAPPERS = {
     "DistributedDataParallel": "module",
     "DataParallel": "module",
@@ -68,14 +70,18 @@ class Call:
 
 
 class Running:
-    """A call in flight: `frame` is torch's frame around its forward, `site` what was found outside that."""
+    """A call in flight: `frame` is torch's frame around its forward, `site` what was found outside that.
 
-    __slots__ = ("call", "frame", "module", "site")
+    `large`: it was given a tensor of more than `LARGE` elements.
+    """
 
-    def __init__(self, module: nn.Module, call: Call, frame: FrameType) -> None:
+    __slots__ = ("call", "frame", "large", "module", "site")
+
+    def __init__(self, module: nn.Module, call: Call, frame: FrameType, large: bool) -> None:
         self.module = module
         self.call = call
         self.frame = frame
+        self.large = large
         self.site: Site | None = None
 
 
@@ -142,6 +148,11 @@ class ModuleCalls:
         items = self.local.items
         return items[-1].call if items else self.outside
 
+    def in_large(self) -> bool:
+        """Whether the innermost call in flight in this thread was given a large tensor."""
+        items = self.local.items
+        return bool(items) and items[-1].large
+
     def next_graph(self) -> None:
         """Begin to count calls from 0 again: the graph they belonged to is spent."""
         self._epoch += 1
@@ -179,12 +190,12 @@ class ModuleCalls:
         if self._gone or _running_backward() != -1:
             return
         try:
-            self._begin(module, sys._getframe(1))
+            self._begin(module, sys._getframe(1), inputs)
         except Exception as error:  # noqa: BLE001 - the user's forward must not notice
             self.faults.note("following the modules' calls", error)
 
-    def _begin(self, module: nn.Module, frame: FrameType) -> None:
-        """Push the call of `module` that torch's `frame` is making."""
+    def _begin(self, module: nn.Module, frame: FrameType, inputs: Any) -> None:
+        """Push the call of `module` with `inputs` that torch's `frame` is making."""
         items = self.local.items
         known = self._known.get(id(module))
         if known is None or known.ref() is not module:
@@ -211,7 +222,7 @@ class ModuleCalls:
         else:
             known.no_grad += 1
             call.counts[1] += 1
-        items.append(Running(module, call, frame))
+        items.append(Running(module, call, frame, _large(inputs, items)))
 
     def _after(self, module: nn.Module, inputs: object, output: object) -> None:
         if torch.compiler.is_compiling():
@@ -289,6 +300,14 @@ class ModuleCalls:
             known.paths[root] = f"{prefix}.{path}".strip(".")
             if given:
                 known.given = root
+
+
+def _large(inputs: Any, outer: list[Running]) -> bool:
+    """Whether the first tensor of `inputs` is large; without one, what holds for the call around it."""
+    for value in inputs:
+        if type(value) is torch.Tensor:
+            return value.numel() > LARGE
+    return bool(outer) and outer[-1].large
 
 
 def wrapped_as(module: nn.Module) -> str:

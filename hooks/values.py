@@ -4,7 +4,7 @@ A function mode would see every result, but it moves the place where torch's war
 compiled code compile again, and must leave in the order it came. Instead this looks at the youngest
 objects of the garbage collector whenever a node is made: the result of the operation before is
 among them, for the next operation holds it. Nothing of the user's is wrapped, and a large model
-pays for a dozen looks.
+pays for a dozen looks. Where the collector is off, or seldom runs, too many are young to look at.
 
 Values: nested lists as ``Tensor.tolist`` gives them, left in the node's ``metadata``: they go when
 the node goes. Only plain CPU tensors that have not been modified in place since they were made; a
@@ -24,6 +24,8 @@ _CREDIT = 12
 _MOST = 20_000
 _ever = [False]
 _OLD_LOOKS = 8
+_YOUNG = 20_000
+"""So many objects are looked through at most, those of the oldest generation left out; about 10 ns each."""
 
 Number = float | complex
 _autograd: Any = torch._C._autograd
@@ -46,7 +48,7 @@ class YoungValues:
         self._credit = _CREDIT
         self._left = _MOST
         self._old_looks = _OLD_LOOKS
-        self._collections = gc.get_count()[1:]
+        self._collections = list(gc.get_count()[1:])
 
     def look(self, apart: bool = True) -> None:
         """Copy the small results among the youngest objects; about 20 us.
@@ -94,10 +96,14 @@ class YoungValues:
         return True
 
     def _youngest(self) -> list[Any]:
-        collections = gc.get_count()[1:]
+        made, *collections = gc.get_count()
+        if made > _YOUNG:
+            return []
         young = gc.get_objects(generation=0)
         if collections != self._collections:  # what was young has been promoted since the last look
-            young += gc.get_objects(generation=1)
+            often, rounds, _ = gc.get_threshold()
+            if often * rounds <= _YOUNG:
+                young += gc.get_objects(generation=1)
             if collections[1] != self._collections[1] and self._old_looks > 0:
                 self._old_looks -= 1
                 young += gc.get_objects(generation=2)

@@ -154,6 +154,48 @@ def test_a_large_model_stops_the_looking() -> None:
     assert not young.looking
 
 
+def test_a_module_that_is_given_much_is_not_looked_into() -> None:
+    """The looks are kept for what comes behind it: the losses, which are small again."""
+    model = nn.Sequential(*(nn.Linear(80, 80) for _ in range(20)))
+    with observe_forward() as seen:
+        fit = model(torch.ones(80, 80)).square().mean()
+        loss = fit + 3 * model[0].bias.square().mean()
+        loss.backward()
+        assert seen.value_of(fit.grad_fn) == (pytest.approx(fit.item()),)
+        young = seen._shared._values
+    assert young is not None
+    assert young.looking
+
+
+def test_many_young_objects_are_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the collector off all objects are young: a look at millions takes longer than the training."""
+    asked: list[int] = []
+    objects = gc.get_objects
+
+    def noted(generation: int | None = None) -> list[Any]:
+        found = objects(generation)
+        asked.append(len(found))
+        return found
+
+    x = torch.ones(1, requires_grad=True)
+    gc.collect()
+    gc.disable()
+    try:
+        many = [[] for _ in range(50_000)]  # type: ignore[var-annotated] # never filled
+        with observe_forward() as seen:
+            monkeypatch.setattr(gc, "get_objects", noted)
+            y = x * 2
+            (y + 1).backward()
+            del many
+            y = x * 3
+            (y * y).backward()
+            assert seen.value_of(y.grad_fn) == (3.0,)
+    finally:
+        gc.enable()
+    assert asked
+    assert max(asked) < 30_000
+
+
 def test_values_can_be_left_out() -> None:
     with observe_forward(values=False) as seen:
         y = torch.ones(1, requires_grad=True) * 2
