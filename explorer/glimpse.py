@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from explorer.copies import Copies, Numbers
 from explorer.graph import Role
-from explorer.known import small
+from explorer.known import small, small_there
 from explorer.names import Names
 from explorer.species import Species, species_of
 from hooks.memory import storage_of
@@ -52,6 +53,10 @@ class Shape:
     pointer: int | None
     leaf: int | None
     values: tuple[float | complex, ...] | None
+
+    def take(self, numbers: Numbers) -> None:
+        """Let `values` be what came from a device."""
+        self.values = tuple(numbers)
 
 
 @dataclass(slots=True)
@@ -93,6 +98,7 @@ class Sight:
     custom: list[int] = field(default_factory=list)
     problems: list[tuple[int, str, str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    copies: Copies = field(default_factory=Copies)
 
     def label(self, index: int) -> str:
         """The label that node `index` will have."""
@@ -142,6 +148,8 @@ def look(
         row.hooks = _result_hooks(node, names, len(row.metadata), bool(row.names))
         if saved and species.keeps:
             row.saved = _saved(index, node, leaves, values, sight)
+    with torch.no_grad():
+        sight.copies.fetch()
     return sight
 
 
@@ -207,7 +215,10 @@ def _saved(
             sight.problems.append((index, name, problem))
             found.append((name, Problem(problem)))
         elif isinstance(value, torch.Tensor):
-            found.append((name, _shape(value, leaves, values)))
+            shape = _shape(value, leaves, values)
+            if values and not value.is_cpu:
+                small_there(value, sight.copies, shape.take)
+            found.append((name, shape))
         elif value is not None:
             found.append((name, value if type(value) in _PLAIN else spelled(value)))
     return found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from explorer.copies import Copies, Numbers
 from explorer.elements import Flat
 from explorer.graph import Graph
 from explorer.report import SMALL, Number
@@ -62,24 +64,50 @@ def with_values(
     if len(live) > LIMIT:
         return {}
     recorded: dict[int, Row] = {}
+    copies = Copies()
     with torch.no_grad():
         for index, node in enumerate(live):
             if is_leaf(node):
-                recorded[index] = (small(node.variable),)
+                variable = node.variable
+                recorded[index] = (small(variable),)
+                if not variable.is_cpu:
+                    small_there(variable, copies, partial(_note, recorded, index))
             elif value_of is not None:
                 recorded[index] = tuple(value_of(node, slot) for slot in range(outputs[index]))
+        copies.fetch()
     return Filled(graph, recorded)
 
 
-def small(value: Any) -> Flat | None:
-    """The elements of a small real or complex tensor, row-major; None for anything else."""
-    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.is_nested:
-        return None
-    if value.numel() > SMALL or value.is_meta or runs_python(value):
-        return None
-    if not has_memory(value):  # a parameter that FSDP has resharded
+def _note(recorded: dict[int, Row], index: int, numbers: Numbers) -> None:
+    recorded[index] = (tuple(numbers),)
+
+
+def small(value: torch.Tensor) -> Flat | None:
+    """The elements of a small real or complex CPU tensor, row-major; None for anything else."""
+    if not value.is_cpu or not _is_small(value):
         return None
     try:
-        return tuple(value.detach().resolve_conj().resolve_neg().flatten().tolist())
+        return tuple(_plain(value).flatten().tolist())
     except RuntimeError:  # nothing to read behind it: batched by vmap, a zero tensor
         return None
+
+
+def small_there(value: torch.Tensor, copies: Copies, receive: Callable[[Numbers], object]) -> None:
+    """Let `receive` have the elements of a small tensor of a device, when `copies` are fetched."""
+    if _is_small(value):
+        try:
+            copies.add(_plain(value), receive)
+        except RuntimeError:  # as in `small`
+            return
+
+
+def _is_small(value: torch.Tensor) -> bool:
+    if value.layout is not torch.strided or value.is_nested:
+        return False
+    if value.numel() > SMALL or value.is_meta or runs_python(value):
+        return False
+    return has_memory(value)  # a parameter that FSDP has resharded has none
+
+
+def _plain(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().resolve_conj().resolve_neg()

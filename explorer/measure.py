@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from explorer.copies import Copies
 from explorer.report import SMALL, GradientRecord, Number
 from hooks.memory import runs_python
 
@@ -49,7 +50,7 @@ class Pending:
     """Measurements whose numbers are still on a device."""
 
     norms: list[tuple[torch.Tensor, tuple[int, ...], str, int, Receive]] = field(default_factory=list)
-    values: list[tuple[torch.Tensor, tuple[int, ...], str, Receive]] = field(default_factory=list)
+    values: Copies = field(default_factory=Copies)
 
     def fetch(self) -> None:
         """Bring all numbers over, one transfer per device and dtype, and hand out the records."""
@@ -60,20 +61,8 @@ class Pending:
             norms = torch.stack([item[0] for item in items]).tolist()
             for norm, (_, shape, dtype, numel, receive) in zip(norms, items, strict=True):
                 receive(_from_device_norm(norm, shape, dtype, numel))
-        parts: dict[
-            tuple[torch.device, torch.dtype], list[tuple[torch.Tensor, tuple[int, ...], str, Receive]]
-        ]
-        parts = {}
-        for part in self.values:
-            parts.setdefault((part[0].device, part[0].dtype), []).append(part)
-        for group in parts.values():
-            numbers = torch.cat([part[0] for part in group]).tolist()
-            start = 0
-            for flat, shape, dtype, receive in group:
-                receive(_from_values(numbers[start : start + flat.numel()], shape, dtype))
-                start += flat.numel()
         self.norms.clear()
-        self.values.clear()
+        self.values.fetch()
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -190,7 +179,7 @@ def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:
         if numel <= SMALL:
             sparse = tensor.layout is not torch.strided and not tensor.is_nested
             dense = tensor.to_dense() if sparse else flat
-            pending.values.append((dense.reshape(-1).clone(), shape, dtype, receive))
+            pending.values.add(dense, lambda numbers: receive(_from_values(numbers, shape, dtype)))
         else:
             norm = torch.linalg.vector_norm(flat, dtype=_widest(flat.dtype))
             pending.norms.append((norm, shape, dtype, numel, receive))
@@ -308,6 +297,7 @@ def _from_large(flat: torch.Tensor, shape: tuple[int, ...], dtype: str, numel: i
 
 def _scaled_norm(flat: torch.Tensor) -> float:
     """The norm of finite elements, without overflow or underflow on the way."""
+    flat = flat.cpu() if flat.device.type == "mps" else flat  # which has no float64
     largest = flat.abs().max().double()
     return float(largest * torch.linalg.vector_norm(flat.to(_widest(flat.dtype)) / largest))
 

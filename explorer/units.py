@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeGuard
 
 import torch
 
+from explorer.copies import Copies, Numbers
 from explorer.evidence import Broadcast, Units
 from hooks.memory import has_memory
 from hooks.nodes import AutogradNode
@@ -26,8 +29,10 @@ _LAYERS = ("AddmmBackward0", "MmBackward0", "LinearBackward0")
 _LOSSES = ("MseLossBackward0", "SmoothL1LossBackward0", "HuberLossBackward0")
 
 
-def count_units(live: Sequence[AutogradNode]) -> Iterator[Units]:
+def count_units(live: Sequence[AutogradNode]) -> list[Units]:
     """Count, for every ReLU, tanh and sigmoid with at least `ROWS` rows, the units that are stuck."""
+    found: list[Units] = []
+    copies = Copies()
     for index, node in enumerate(live):
         function = _ACTIVATIONS.get(type(node).__name__)
         result = read(node)["result"].value if function else None
@@ -36,8 +41,20 @@ def count_units(live: Sequence[AutogradNode]) -> Iterator[Units]:
         channel = 1 if result.dim() == 4 else result.dim() - 1
         units = result.shape[channel]
         rows = result.numel() // units if units else 0
-        if rows >= ROWS:
-            yield Units(index, function, _stuck(function, result, channel), units, rows)
+        if rows < ROWS:
+            continue
+        if result.is_cpu:
+            found.append(Units(index, function, _stuck(function, result, channel), units, rows))
+        else:  # a glance would wait for the device: all rows there, and the counts come over together
+            with torch.no_grad():
+                count = _units_stuck(function, result, channel).sum()
+            copies.add(count, partial(_note, found, Units(index, function, 0, units, rows)))
+    copies.fetch()
+    return sorted(found, key=lambda units: units.node)
+
+
+def _note(found: list[Units], units: Units, numbers: Numbers) -> None:
+    found.append(replace(units, affected=int(numbers[0].real)))
 
 
 def _readable(value: Any) -> TypeGuard[torch.Tensor]:
