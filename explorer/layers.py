@@ -109,7 +109,7 @@ class Sums:
         if flat.is_complex():
             flat = torch.view_as_real(flat.resolve_conj())
         size = tensor.numel() if tensor.layout is not torch.strided else flat.numel()
-        if flat.device.type == "cpu":
+        if flat.is_cpu:
             measured = _measured(flat, size)
             if layer in self._found:
                 self._found[layer].append(measured)

@@ -31,6 +31,7 @@ from explorer.report import CheckMode, Report, Session
 from explorer.script import StopScript
 from hooks.applied import observe_functions
 from hooks.backward import BackwardCall, watch_backward
+from hooks.capturing import capturing
 from hooks.checkpointed import observe_checkpoints
 from hooks.collection import no_collection
 from hooks.faults import Faults
@@ -38,6 +39,11 @@ from hooks.forward import Observation, observe_forward
 from hooks.handles import Handles
 from hooks.registered import observe_hooks
 from hooks.values import any_kept
+
+CAPTURED = (
+    "a backward inside the capture of a CUDA graph is not explored: reading there would break the capture; "
+    "explore the warm-up before it"
+)
 
 
 class Watch:
@@ -226,6 +232,11 @@ class Watch:
             return
         self.calls += 1
         number, chosen = self.calls, self._chosen(self.calls)
+        if capturing():
+            if CAPTURED not in self.problems:
+                self.problems.append(CAPTURED)
+            yield
+            return
         with self._stages.guard("reading the rank"):
             self.rank = rank_now() or self.rank
         light = (

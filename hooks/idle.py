@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from hooks.capturing import capturing
 from hooks.handles import Handles
 from hooks.lines import user_place
 from hooks.memory import has_memory
@@ -109,7 +110,7 @@ class Idle:
         open_ = [True]
 
         def zero_grad(self_: Any, *args: Any, **kwargs: Any) -> Any:
-            if open_[0] and not torch.compiler.is_compiling():
+            if open_[0] and not torch.compiler.is_compiling() and not capturing():
                 self._clearing(self_)
             return original(self_, *args, **kwargs)
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from hooks.capturing import capturing
 from hooks.handles import Handles
 from hooks.lines import user_place
 from hooks.memory import has_memory, storage_of
@@ -130,7 +131,7 @@ class Steps:
         """`look`, whose first exception ends the following of steps and never reaches the user's step."""
 
         def guarded(optimizer: Any, args: Any, kwargs: Any) -> None:
-            if self.problem or torch.compiler.is_compiling():
+            if self.problem or torch.compiler.is_compiling() or capturing():
                 return
             try:
                 look(optimizer, any(one is not None for one in (*args[1:], *kwargs.values())))

@@ -12,7 +12,10 @@ from torch.nn import functional
 
 import explorer
 from explorer import journal
+from explorer.exploring import Exploring
+from explorer.names import Names
 from explorer.report import BAD_STATUSES, Report
+from explorer.watching import CAPTURED
 
 pytestmark = [
     pytest.mark.cuda,
@@ -105,18 +108,45 @@ def test_no_synchronisation_per_node() -> None:
     model, inputs = transformer()
     loss = loss_of(model, inputs)
     with explorer.watch(model, check="off") as watch:
+        exploring = Exploring([loss], Names(), "off")
         torch.cuda.set_sync_debug_mode("error")
         try:
-            from explorer.exploring import Exploring
-            from explorer.names import Names
-
-            with Exploring([loss], Names(), "off") as exploring:
+            with exploring:
                 loss.backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert exploring.stages.problems == []
     assert exploring.error is None
     assert watch.calls == 1
+
+
+def test_a_capture_goes_through() -> None:
+    """``torch.cuda.graph`` around forward and backward: the gradients of the replay are the plain ones."""
+    torch.manual_seed(0)
+    model, inputs = mlp()
+    beside = torch.cuda.Stream()
+    with explorer.watch(model, check="off") as watch:
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(3):
+                model.zero_grad(set_to_none=True)
+                loss_of(model, inputs).backward()
+        torch.cuda.current_stream().wait_stream(beside)
+        model.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            model(inputs).square().mean().backward()
+    graph.replay()
+    found = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    model.zero_grad(set_to_none=True)
+    model(inputs).square().mean().backward()
+    plain = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert len(found) == len(plain) > 0
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other)
+    assert watch.calls == 4
+    assert len(watch.reports) == 3
+    assert CAPTURED in watch.problems
 
 
 def test_half_precision_draws_no_false_alarm() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from torch import nn
 
 import explorer
 from explorer.report import Report
+from explorer.watching import CAPTURED
 
 WAITS = (
     "item",
@@ -115,6 +117,54 @@ def test_what_came_over_is_what_the_cpu_tells(name: str) -> None:
         assert [saved.values for saved in node.saved] == [saved.values for saved in same.saved]
         if node.kind == "leaf":
             assert there.forward.get(node.id) == here.forward.get(node.id)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_light_record_waits_as_often_for_any_model(name: str, tmp_path: Path) -> None:
+    build, shape = MODELS[name]
+    counts = []
+    for depth in (2, 7):
+        model, inputs = build(depth), torch.randn(shape)
+        optimizer = torch.optim.SGD(model.parameters())
+        with (
+            on_a_device() as waited,
+            explorer.watch(model, every=9, log=tmp_path / f"{depth}.jsonl") as watch,
+        ):
+            for _ in range(4):
+                optimizer.zero_grad()
+                loss = model(inputs).square().mean()
+                del waited[:]
+                loss.backward()
+                counts.append(len(waited))
+                optimizer.step()
+        assert watch.problems == []
+    assert counts[1:4] == counts[5:] == [2, 2, 2]
+
+
+def test_a_graph_that_is_being_captured_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking the device for anything would invalidate the capture, and end the script."""
+
+    def trained() -> tuple[list[torch.Tensor], list[str], explorer.Watch]:
+        torch.manual_seed(0)
+        model, inputs = transformer(2), torch.randn(2, 9, 16)
+        optimizer = torch.optim.Adam(model.parameters())
+        with on_a_device() as waited, explorer.watch(model, every=1) as watch:
+            for _ in range(4):
+                optimizer.zero_grad(set_to_none=False)
+                model(inputs).square().mean().backward()
+                optimizer.step()
+        return [one.detach().clone() for one in model.parameters()], waited, watch
+
+    expected, _, _ = trained()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    weights, waited, watch = trained()
+    monkeypatch.undo()
+    assert [name for name in waited if name != "item"] == []  # Adam asks for its own counter's `item`
+    assert all(map(torch.equal, weights, expected))
+    assert watch.calls == 4
+    assert watch.reports == ()
+    assert watch.problems == [CAPTURED]
 
 
 def test_stuck_units_of_a_device_are_counted() -> None:
