@@ -109,13 +109,13 @@ class Sums:
         if flat.is_complex():
             flat = torch.view_as_real(flat.resolve_conj())
         size = tensor.numel() if tensor.layout is not torch.strided else flat.numel()
-        if flat.is_cpu:
+        if flat.is_cpu or not flat.numel():
             measured = _measured(flat, size)
             if layer in self._found:
                 self._found[layer].append(measured)
             else:  # never an empty list, not even for Ctrl-C between two lines
                 self._found[layer] = [measured]
-        elif flat.numel():
+        else:
             self._device.append((layer, size, _on_device(flat)))
 
     def finish(self) -> dict[str, LayerGradient]:

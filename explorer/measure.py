@@ -306,7 +306,7 @@ def _from_device_norm(norm: float, shape: tuple[int, ...], dtype: str, numel: in
     """The record of a device tensor from its double-precision norm.
 
     In double precision no float32 square overflows or underflows, so the norm alone tells nan, inf and
-    zero apart. How many elements are not finite it does not tell: the counts are 1 for "at least one".
+    zero apart. How many elements are not finite it does not tell: they are not counted.
     """
     return GradientRecord(
         shape,
@@ -314,7 +314,5 @@ def _from_device_norm(norm: float, shape: tuple[int, ...], dtype: str, numel: in
         norm,
         finite=math.isfinite(norm),
         zero=norm == 0.0 and numel > 0,
-        nans=int(math.isnan(norm)),
-        infs=int(math.isinf(norm)),
         numel=numel,
     )

@@ -318,5 +318,5 @@ def _size(record: GradientRecord) -> str:
         return f"[{words}]" + (f" in shape {list(record.shape)}" if len(record.shape) > 1 else "")
     if record.zero:
         return f"{list(record.shape)}, all zero"
-    bad = f", {record.nans} nan and {record.infs} inf" if not record.finite else ""
+    bad = f", {record.nans} nan and {record.infs} inf" if record.nans or record.infs else ""
     return f"{list(record.shape)}, norm {record.norm:.4g}{bad}"

@@ -47,8 +47,9 @@ class GradientRecord:
     """One gradient as it flowed.
 
     `norm` is the 2-norm of all elements (nan or inf as they fall); `values` the flat elements in
-    row-major order where there are at most `SMALL`, else None. `nans` and `infs` count elements and
-    are 0 when `finite`. `zero`: every element is exactly 0 (False for an empty tensor).
+    row-major order where there are at most `SMALL`, else None. `nans` and `infs` count elements: both are
+    0 when `finite`, and where nobody counted (a large gradient on a device). `zero`: every element is
+    exactly 0 (False for an empty tensor).
     """
 
     shape: tuple[int, ...]

@@ -167,6 +167,23 @@ def test_a_graph_that_is_being_captured_is_left_alone(monkeypatch: pytest.Monkey
     assert watch.problems == [CAPTURED]
 
 
+def test_what_is_not_finite_is_told_without_a_number_that_nobody_counted() -> None:
+    x = torch.randn(20, 10, requires_grad=True)
+    with on_a_device(), explorer.watch(check="off") as watch:
+        (x.abs() * torch.full((20, 10), float("inf"))).sum().backward()
+    report = watch.report
+    for record in (one.received[0] for one in report.gradients if one is not None):
+        assert record is not None
+        assert record.finite == (record.norm < float("inf"))
+        assert record.nans == record.infs == 0
+    (finding,) = (one for one in report.findings if one.code == "non-finite-gradient")
+    assert "non-finite values among 200" in finding.message
+    words = str(report)
+    assert "NaN or Inf" in words
+    assert "1 NaN" not in words
+    assert "× 1" not in words
+
+
 def test_stuck_units_of_a_device_are_counted() -> None:
     model = nn.Sequential(nn.Linear(6, 50), nn.ReLU(), nn.Linear(50, 40), nn.ReLU(), nn.Linear(40, 1))
     first, second = model[0], model[2]

@@ -22,7 +22,9 @@ from tests.problems import PROBLEMS, Built
 def measured(tensor: torch.Tensor) -> GradientRecord:
     """The record of one CPU tensor."""
     found: list[GradientRecord] = []
-    measure(tensor, Pending(), found.append)
+    pending = Pending()
+    measure(tensor, pending, found.append)
+    pending.fetch()
     (record,) = found
     return record
 

@@ -61,7 +61,7 @@ def _all_finite(report: Report) -> bool:
 
 def _count(record: GradientRecord) -> str:
     parts = [f"{record.nans} NaN"] * bool(record.nans) + [f"{record.infs} Inf"] * bool(record.infs)
-    return f"{' and '.join(parts) or 'non-finite values'} of {record.numel}"
+    return f"{' and '.join(parts)} of {record.numel}" if parts else f"non-finite values among {record.numel}"
 
 
 def _finding(report: Report, node: Node, bad: GradientRecord, received: list[GradientRecord]) -> Finding:

@@ -20,9 +20,9 @@ class Mark:
 
     `low` and `high` bound the RMS of its members' gradients (None: nothing finite flowed), `least` is the
     smallest that is not 0. `state`:
-    "flow", "hazard" (NaN or Inf), "zero" (all exactly), "none" (no gradient came), "unreached" (never
-    ran), or "" (nothing was recorded). `worst` is the worst verdict, `findings` are the members'. `unread`:
-    gradients did come, but without data (meta tensors).
+    "flow", "hazard" (NaN or Inf; `nans` and `infs` are 0 where nobody counted), "zero" (all exactly),
+    "none" (no gradient came), "unreached" (never ran), or "" (nothing was recorded). `worst` is the worst
+    verdict, `findings` are the members'. `unread`: gradients did come, but without data (meta tensors).
     """
 
     state: str
@@ -212,7 +212,12 @@ def _mark(
     every = chain(chain.from_iterable(own), (record for node in beside for record in received(report, node)))
     broken = [record for record in every if not record.finite]
     if broken:
-        nans, infs = sum(record.nans for record in broken), sum(record.infs for record in broken)
+        counted = all(record.nans or record.infs for record in broken)
+        nans, infs = (
+            (sum(record.nans for record in broken), sum(record.infs for record in broken))
+            if counted
+            else (0, 0)
+        )
         total = sum(record.numel for record in broken)
         return Mark("hazard", nans=nans, infs=infs, numel=total, worst=worst, findings=said)
     levels = [rms for rms in map(rms_of, own) if rms is not None]

@@ -68,7 +68,7 @@ function nodeOf(raw, id) {
 /** A node of a large graph whose details are left out. */
 function whole([n, l, m, i, norm, numel, nans, infs]) {
   const record = {n: norm, c: numel, z: norm === 0};
-  if (nans || infs) record.x = [nans, infs];
+  if (nans !== undefined) record.x = [nans, infs];
   return {n, l, m, i, g: norm === undefined ? [null] : [record]};
 }
 
@@ -152,7 +152,8 @@ function gradientWords(report, node) {
   if (broken.length) {
     const nans = broken.reduce((sum, record) => sum + record.broken[0], 0);
     const infs = broken.reduce((sum, record) => sum + record.broken[1], 0);
-    const said = [nans && `NaN × ${count(nans)}`, infs && `Inf × ${count(infs)}`].filter(Boolean).join(" + ");
+    const counted = broken.every((record) => record.broken[0] || record.broken[1]);
+    const said = counted && [nans && `NaN × ${count(nans)}`, infs && `Inf × ${count(infs)}`].filter(Boolean).join(" + ");
     return said ? `${said} of ${count(broken.reduce((sum, record) => sum + record.numel, 0))}` : "NaN or Inf";
   }
   if (records.every((record) => record.zero)) return "0 (exact)";
@@ -163,7 +164,7 @@ function gradientWords(report, node) {
 /** One gradient, as a wire carries it, in a few words. */
 function recordWords(record) {
   if (!record) return "";
-  if (record.broken) return record.broken[0] ? "NaN" : "Inf";
+  if (record.broken) return Number.isNaN(record.norm) ? "NaN" : "Inf";
   if (record.zero) return "0";
   return record.values && record.values.length === 1 ? short(record.values[0]) : scientific(record.rms);
 }
