@@ -1,12 +1,14 @@
 """Tensor memory to an engine leaf, without a copy.
 
 ``(c_type * n).from_address(data_ptr)`` reads the tensor's own memory; the ctypes object holds the tensor,
-so that the memory cannot dangle while a leaf looks at it. A tensor elsewhere (CUDA) is copied to the CPU.
+so that the memory cannot dangle while a leaf looks at it. A small tensor elsewhere (CUDA) is copied to the
+CPU, a large one where it is read (`explorer.pages`).
 """
 
 from __future__ import annotations
 
 import ctypes
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +17,15 @@ from explorer.engine.array import Array
 from explorer.engine.elementwise import Full, Missing
 from explorer.engine.leaf import Leaf
 from explorer.engine.memory import ITEM_FORMATS
+from explorer.pages import Pages
 from explorer.sparse import entries_of
 from hooks.memory import has_memory
 
 _NAMES = {getattr(torch, name): name for name in ITEM_FORMATS if hasattr(torch, name)}
+
+
+LARGE = 1 << 22
+"""Bytes above which a tensor of a device is not copied as a whole before anybody reads it."""
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -47,18 +54,32 @@ def leaf_of(tensor: torch.Tensor, copied: int = 0) -> Array:
         return Missing("its memory is not allocated (fake, or a parameter that FSDP has resharded)")
     if copied and tensor.numel() <= copied and type(tensor) is torch.Tensor and tensor.is_cpu:
         return Leaf(tensor.flatten().tolist(), shape, dtype=name or "")
-    if tensor.device.type != "cpu":
-        tensor = tensor.detach().cpu()
+    assert name is not None  # `_unreadable` has refused unknown dtypes
     if tensor.is_conj() or tensor.is_neg():
         tensor = tensor.detach().resolve_conj().resolve_neg()
-    assert name is not None  # `_unreadable` has refused unknown dtypes
-    strides = tensor.stride()
-    pointer = tensor.data_ptr()
+    strides, address = tensor.stride(), tensor.data_ptr()
     reach = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    block = (ctypes.c_char * (reach * tensor.element_size())).from_address(pointer)
-    block.owner = tensor  # type: ignore[attr-defined]  # ctypes arrays take attributes: keeps the memory alive
-    memory = memoryview(block).cast("B").cast(ITEM_FORMATS[name])  # type: ignore[call-overload]  # a valid format
-    return Leaf(memory, shape, strides, 0, name, address=pointer)
+    if tensor.device.type != "cpu":
+        flat = tensor.detach().as_strided((reach,), (1,), tensor.storage_offset())
+        if reach * tensor.element_size() > LARGE:
+            items = torch.view_as_real(flat).view(-1) if flat.is_complex() else flat
+            return Leaf(Pages(items, partial(_items, name)), shape, strides, 0, name, address=address)
+        return Leaf(_items(name, flat.cpu(), tensor), shape, strides, 0, name, address=address)
+    return Leaf(_items(name, tensor, reach=reach), shape, strides, 0, name, address=address)
+
+
+def _items(name: str, tensor: torch.Tensor, owner: Any = None, reach: int = 0) -> memoryview:
+    """The memory of a CPU tensor of dtype `name`, which stays alive with it, and `owner` too.
+
+    Args:
+        reach: how many elements of it, where it is not simply all of a contiguous one.
+    """
+    size = (reach or tensor.numel()) * tensor.element_size()
+    block = (ctypes.c_char * size).from_address(tensor.data_ptr())
+    block.owner = tensor, owner  # type: ignore[attr-defined]  # ctypes arrays take attributes
+    memory: Any = memoryview(block).cast("B")
+    items: memoryview = memory.cast(ITEM_FORMATS[name])
+    return items
 
 
 def _unreadable(tensor: torch.Tensor, name: str | None) -> str:

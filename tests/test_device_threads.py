@@ -74,6 +74,21 @@ def test_waiting_does_not_grow_with_the_graph(library: Path) -> None:
     assert 0 < found["6"] <= 6
 
 
+def test_a_sample_of_large_tensors_brings_over_a_small_part(library: Path) -> None:
+    """Of eleven matrices of 16 MB, several of them read by more than one node."""
+    found = ran(library, "large")
+    assert found["problems"] == []
+    assert found["statuses"] == {"match": found["nodes"]}
+    assert found["bytes"] < 4e6, found
+    assert found["waits"] < 500, found
+
+
+def test_a_wrong_large_gradient_is_found(library: Path) -> None:
+    for statuses in ran(library, "wrong").values():
+        assert statuses.pop("WrongBackward") == "mismatch"
+        assert set(statuses.values()) == {"match"}
+
+
 def test_deep_graphs_go_without_a_crash(library: Path) -> None:
     assert ran(library, "deep") == {"nodes": [20_002] * 5, "gradient": [5.0, 5.0]}
 

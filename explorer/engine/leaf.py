@@ -16,7 +16,8 @@ class Leaf(Array):
     """A strided window on `memory`: element ``[i, j]`` is ``memory[offset + i*strides[0] + j*strides[1]]``.
 
     `memory` is a list of numbers, or a memoryview whose items are the numbers of `dtype` (for the half
-    types their 16 bits, for the complex types real and imaginary parts in turn). `errors`, when given,
+    types their 16 bits, for the complex types real and imaginary parts in turn), or what reads like one and
+    has many items at once, by its `many`. `errors`, when given,
     bounds the error of each item of `memory`. `address` is where a memoryview begins, 0 when not known.
     """
 
@@ -74,8 +75,9 @@ class Leaf(Array):
         memory = self.memory
         run.work += count
         if self._pairs:
-            return [complex(memory[2 * place], memory[2 * place + 1]) for place in places], None
-        values = [memory[place] for place in places]
+            real = _items(memory, [2 * place for place in places])
+            return list(map(complex, real, _items(memory, [2 * place + 1 for place in places]))), None
+        values = _items(memory, places)
         if self._table is not None:
             values = [self._table[bits] for bits in values]
         if self.errors is None or not run.bounds:
@@ -118,6 +120,14 @@ class Leaf(Array):
 
     def _share(self, shape: Sequence[int], strides: Sequence[int], offset: int) -> Array:
         return Leaf(self.memory, shape, strides, offset, self.dtype, self.errors, self.address)
+
+
+def _items(memory: Any, places: list[int]) -> Values:
+    """The items of `memory` at `places`; at once, where each one by itself would be waited for."""
+    if hasattr(memory, "many"):
+        values: Values = memory.many(places)
+        return values
+    return [memory[place] for place in places]
 
 
 Layout: TypeAlias = "tuple[int, str, tuple[int, ...], tuple[int, ...]]"

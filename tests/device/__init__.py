@@ -54,3 +54,8 @@ def load(library: Path) -> None:
 def waits() -> int:
     """How often somebody fetched numbers from the device so far."""
     return int(torch.ops.toy.waits())
+
+
+def fetched() -> int:
+    """How many bytes that were."""
+    return int(torch.ops.toy.bytes())

@@ -1,6 +1,7 @@
 // A device for the tests: its memory is the host's, its tensors are nobody's who asks for the CPU, and autograd
 // runs its nodes on a thread of its own, as it does for CUDA. Operations without a kernel here run on the CPU, on
-// copies, which is torch's own fallback. `toy::waits` counts how often somebody fetched numbers from it.
+// copies, which is torch's own fallback. `toy::waits` counts how often somebody fetched numbers from it, and
+// `toy::bytes` how many bytes that were.
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
@@ -19,7 +20,7 @@
 namespace {
 
 constexpr auto TOY = c10::DeviceType::PrivateUse1;
-std::atomic<int64_t> waits{0};
+std::atomic<int64_t> waits{0}, bytes{0};
 
 struct Memory final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
@@ -98,7 +99,10 @@ at::Tensor host_view(const at::Tensor& tensor) {
 }
 
 at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool) {
-  if (!self.is_cpu() && to.is_cpu()) ++waits;
+  if (!self.is_cpu() && to.is_cpu()) {
+    ++waits;
+    bytes += self.nbytes();
+  }
   host_view(to).copy_(host_view(self));
   return to;
 }
@@ -110,6 +114,7 @@ at::Tensor copy_from_and_resize(const at::Tensor& self, const at::Tensor& to) {
 
 at::Scalar local_scalar_dense(const at::Tensor& self) {
   ++waits;
+  bytes += self.nbytes();
   return host_view(self).item();
 }
 
@@ -143,9 +148,10 @@ const at::Tensor& resize_(
 
 // What torch copies to and fro for an operation without a kernel is no waiting of anybody's.
 void on_the_cpu(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
-  const int64_t before = waits;
+  const int64_t waits_before = waits, bytes_before = bytes;
   at::native::cpu_fallback(operation, stack);
-  waits = before;
+  waits = waits_before;
+  bytes = bytes_before;
 }
 
 const bool registered = [] {
@@ -174,4 +180,5 @@ TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
 
 TORCH_LIBRARY(toy, m) {
   m.def("waits() -> int", [] { return static_cast<int64_t>(waits); });
+  m.def("bytes() -> int", [] { return static_cast<int64_t>(bytes); });
 }

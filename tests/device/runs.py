@@ -18,10 +18,11 @@ import torch
 from torch import nn
 
 import explorer
+from explorer.engine import vjp
 from explorer.report import Report
 from explorer.trace import trace
 from hooks.nodes import Event, capture
-from tests.device import NAME, load, waits
+from tests.device import NAME, fetched, load, waits
 
 
 def model(depth: int = 2) -> nn.Module:
@@ -139,6 +140,55 @@ def waiting() -> dict[str, Any]:
             loss.backward()
             found[str(depth)] = waits() - before
         assert watch.report.problems == ()
+    return found
+
+
+def large() -> dict[str, Any]:
+    """A sampled check of matrices of 16 MB: how much of them comes over."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 2048)).to(NAME)
+    inputs = torch.randn(2048, 2048).to(NAME)
+    with explorer.watch(net) as watch:
+        loss = net(inputs).square().mean()
+        began, waited = fetched(), waits()
+        loss.backward()
+    report = watch.report
+    return {
+        "bytes": fetched() - began,
+        "waits": waits() - waited,
+        "statuses": dict(report.check.statuses),
+        "nodes": len(report.graph.nodes),
+        "problems": list(report.problems),
+    }
+
+
+class Wrong(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        return gradients[0] * x * 1.9
+
+
+def wrong() -> dict[str, Any]:
+    """Large gradients of two dtypes, of a Function whose backward is not what its rule says."""
+
+    @vjp("WrongBackward")
+    def rule(node: Any, gradient: Any) -> Any:
+        return [2 * gradient * node.saved_tensors[0]]
+
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(3000, 1500).to(NAME, dtype).requires_grad_()
+        with explorer.watch() as watch:
+            applied: Any = Wrong.apply(x)  # type: ignore[no-untyped-call] # torch leaves it untyped
+            applied.sin().t().sum().backward()
+        verdicts = zip(watch.report.graph.nodes, watch.report.verdicts, strict=True)
+        found[str(dtype)] = {node.name: verdict.status for node, verdict in verdicts}
     return found
 
 
