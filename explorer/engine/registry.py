@@ -100,9 +100,10 @@ def vjp(
     """Register the vector-Jacobian product of the backward nodes `names`.
 
     The function takes ``(n, g)`` (``(n, g0, g1, ...)`` for a node with several outputs; an undefined
-    gradient is None) and returns one array or None per entry of ``next_functions``. Summing to a
-    broadcast input's shape, taking the real part and casting happen afterwards. `hints`, called the same
-    way, gives for each entry a list of element indices worth checking; `shared` is as in `Rule`.
+    gradient is None) and returns one array or None per entry of ``next_functions`` (for a single entry the
+    array alone will do). Summing to a broadcast input's shape, taking the real part and casting happen
+    afterwards. `hints`, called the same way, gives for each entry a list of element indices worth checking;
+    `shared` is as in `Rule`.
 
     A custom Function's node is called by its class and "Backward" ("SwishBackward"), an op of torch.library
     "GeneratedBackwardFor_NAMESPACE_OP_defaultBackward"; ``n.saved_tensors`` and the attributes of its ctx
@@ -189,7 +190,8 @@ def apply_rule(rule: Rule, n: Site, gradients: Gradients) -> list[Array | None]:
         RuleError: the rule raised, or returned the wrong number of gradients or the wrong shape.
     """
     try:
-        found = list(rule.function(n, *gradients))
+        returned = rule.function(n, *gradients)
+        found = [returned] if isinstance(returned, Array) else list(returned)
     except Exception as problem:
         reason = n.missing or f"the rule of {n.name} raised {type(problem).__name__}: {problem}"
         raise RuleError(reason) from problem

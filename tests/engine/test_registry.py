@@ -82,6 +82,13 @@ def test_a_rule_may_say_that_an_argument_without_a_gradient_has_none() -> None:
     assert _status()[0] == "match"
 
 
+@pytest.mark.parametrize(("factor", "status"), [(1.0, "match"), (1.1, "mismatch")])
+def test_a_single_gradient_needs_no_list(factor: float, status: str) -> None:
+    """As with the backward of a Function."""
+    vjp("NoisyBackward")(lambda n, g: g * n.k * n.noise * factor)
+    assert _status()[0] == status
+
+
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
 def test_a_rule_that_gives_no_number_is_no_match(factor: float) -> None:
     vjp("NoisyBackward")(lambda n, g: [g * n.k * n.noise * factor])
