@@ -203,8 +203,11 @@ class AnomalyRecords:
             return self._format()
         values = self._values
         try:
-            if values is not None and values.looking and not self._modules.in_large():
-                values.look(apart=self._took_a_number())
+            if values is not None and values.looking:
+                if self._modules.in_large():
+                    values.pass_by()
+                else:
+                    values.look(apart=self._took_a_number())
             record = record_here(sys._getframe(1), self._modules)
         except Exception as error:  # noqa: BLE001 - the user's forward must not notice
             self._modules.faults.note("noting where nodes were made", error)
@@ -245,8 +248,11 @@ class CreationHookRecords:
             return
         try:
             values = self._values
-            if values is not None and values.looking and not self._modules.in_large():
-                values.look(apart=not is_leaf(node))
+            if values is not None and values.looking:
+                if self._modules.in_large():
+                    values.pass_by()
+                else:
+                    values.look(apart=not is_leaf(node))
             node.metadata.setdefault(CONTEXT_KEY, record_here(sys._getframe(1), self._modules))
         except Exception as error:  # noqa: BLE001 - the user's forward must not notice
             self._modules.faults.note("noting where nodes were made", error)

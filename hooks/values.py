@@ -4,7 +4,8 @@ A function mode would see every result, but it moves the place where torch's war
 compiled code compile again, and must leave in the order it came. Instead this looks at the youngest
 objects of the garbage collector whenever a node is made: the result of the operation before is
 among them, for the next operation holds it. Nothing of the user's is wrapped, and a large model
-pays for a dozen looks. Where the collector is off, or seldom runs, too many are young to look at.
+pays for a dozen looks at most, for none inside modules that are given much. Where the collector is
+off, or seldom runs, too many are young to look at.
 
 Values: nested lists as ``Tensor.tolist`` gives them, left in the node's ``metadata``: they go when
 the node goes. Only plain CPU tensors that have not been modified in place since they were made; a
@@ -64,6 +65,11 @@ class YoungValues:
         if found:
             self._credit = min(self._credit + 3 * found, 2 * _CREDIT)
             self._left -= found
+        self.looking = self._credit > 0 and self._left > 0
+
+    def pass_by(self) -> None:
+        """Count a node whose surroundings say that there is nothing small to find, without a look."""
+        self._credit -= 1
         self.looking = self._credit > 0 and self._left > 0
 
     def keep(self, tensor: torch.Tensor, apart: bool = True) -> bool:

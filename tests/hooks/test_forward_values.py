@@ -154,17 +154,17 @@ def test_a_large_model_stops_the_looking() -> None:
     assert not young.looking
 
 
-def test_a_module_that_is_given_much_is_not_looked_into() -> None:
-    """The looks are kept for what comes behind it: the losses, which are small again."""
+def test_a_module_that_is_given_much_is_not_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look costs a large model a tenth of a millisecond, and finds nothing there."""
     model = nn.Sequential(*(nn.Linear(80, 80) for _ in range(20)))
     with observe_forward() as seen:
-        fit = model(torch.ones(80, 80)).square().mean()
-        loss = fit + 3 * model[0].bias.square().mean()
-        loss.backward()
-        assert seen.value_of(fit.grad_fn) == (pytest.approx(fit.item()),)
         young = seen._shared._values
-    assert young is not None
-    assert young.looking
+        assert young is not None
+        looks: list[bool] = []
+        monkeypatch.setattr(young, "look", lambda apart=True: looks.append(apart))
+        model(torch.ones(80, 80)).square().mean().backward()
+        assert looks == []
+        assert not young.looking
 
 
 def test_many_young_objects_are_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
