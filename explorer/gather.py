@@ -43,6 +43,7 @@ from hooks.edits import Edits
 from hooks.evidence import Collector
 from hooks.forward import Observation
 from hooks.nodes import is_leaf
+from hooks.unseen import unseen
 
 ContextOf = Callable[[Any], Any]
 LISTED = 4
@@ -88,23 +89,29 @@ class Gatherer:
     @contextmanager
     def around(self, call: BackwardCall) -> Iterator[None]:
         """Before and after one backward call, explored or not."""
-        self._collector.before(call)
+        with unseen():
+            self._collector.before(call)
         try:
             yield
         except RuntimeError as error:
             if REFUSED in str(error):
-                self._tell_lost(call)
+                with unseen():
+                    self._tell_lost(call)
             raise
         finally:
-            self._collector.after(call)
-            try:
-                self._collector.look_at(self._known.parameters())
-                held = self._known.is_optimized
-                free = (one for one in self._known.parameters() if not held(one))
-                self._collector.idle.after_backward(free)
-                self._note_unreached()
-            except Exception as error:  # noqa: BLE001 - the user's backward must not notice
-                self.problems.append(f"noting what is not reached failed: {type(error).__name__}: {error}")
+            with unseen():
+                self._after(call)
+
+    def _after(self, call: BackwardCall) -> None:
+        self._collector.after(call)
+        try:
+            self._collector.look_at(self._known.parameters())
+            held = self._known.is_optimized
+            free = (one for one in self._known.parameters() if not held(one))
+            self._collector.idle.after_backward(free)
+            self._note_unreached()
+        except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+            self.problems.append(f"noting what is not reached failed: {type(error).__name__}: {error}")
 
     def look(
         self, trace: Trace | None, names: Names, roots: Sequence[Any], context: Observation | None

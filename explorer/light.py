@@ -28,6 +28,7 @@ from explorer.report import Finding
 from hooks.backward import BackwardCall
 from hooks.forward import Observation
 from hooks.nodes import Capture, capture
+from hooks.unseen import unseen
 
 PLACES = 1000
 """Lines that call backward whose variables are read for names."""
@@ -157,7 +158,8 @@ class Light:
         if not self._open:
             return None
         try:
-            self._learn(call, number, explored, context)
+            with unseen():
+                self._learn(call, number, explored, context)
             nodes, layers, tensors = self._layers.targets()
             sums = Sums(layers)
             watching = capture(nodes, sums.observe)

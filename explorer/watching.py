@@ -38,6 +38,7 @@ from hooks.faults import Faults
 from hooks.forward import Observation, observe_forward
 from hooks.handles import Handles
 from hooks.registered import observe_hooks
+from hooks.unseen import unseen
 from hooks.values import any_kept
 
 CAPTURED = (
@@ -279,11 +280,13 @@ class Watch:
         """Look at the graph of `call`; None where even that failed, which `problems` tells."""
         names = Names()
         try:
-            names = collect(call.frame, self._modules)
+            with unseen():
+                names = collect(call.frame, self._modules)
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"reading variable names failed: {type(error).__name__}: {error}")
         try:
-            return self._exploring(call.roots, names, call.inputs, seeds=call.grad_tensors)
+            with unseen():
+                return self._exploring(call.roots, names, call.inputs, seeds=call.grad_tensors)
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"exploring failed to begin: {type(error).__name__}: {error}")
             return None
@@ -319,11 +322,12 @@ class Watch:
 
     def _end(self, exploring: Exploring, call: BackwardCall, number: int) -> None:
         try:
-            live = exploring.trace.live if exploring.trace is not None and self.rank is not None else ()
-            report = exploring.report(number, call.result, source_of(call.frame), self._script)
-            if report is not None and live and call.accumulate:
-                report = replace(report, averaged=norms(live))
-            self._add(report, exploring)
+            with unseen():
+                live = exploring.trace.live if exploring.trace is not None and self.rank is not None else ()
+                report = exploring.report(number, call.result, source_of(call.frame), self._script)
+                if report is not None and live and call.accumulate:
+                    report = replace(report, averaged=norms(live))
+                self._add(report, exploring)
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"the report of call {number} failed: {type(error).__name__}: {error}")
 

@@ -26,6 +26,7 @@ from torch.autograd.function import _SingleLevelFunction
 
 from hooks.handles import Handles
 from hooks.nodes import AutogradNode, is_leaf
+from hooks.unseen import unseen
 
 SMALL = 65_536
 """Arguments of at most this many elements together are kept even where nothing else keeps them."""
@@ -76,10 +77,11 @@ def observe_functions() -> Iterator[None]:
         inner = super(owner, cls).apply
         if torch.compiler.is_compiling() or not open_ or not _wanted():
             return inner(*args, **kwargs)
-        versions = [one._version for one in args if type(one) in _TENSORS and not one.is_inference()]
+        with unseen():
+            versions = [one._version for one in args if type(one) in _TENSORS and not one.is_inference()]
         result = inner(*args, **kwargs)
         # Nothing about the noting may reach the user's forward.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception), unseen():
             _note(cls, args, kwargs, tuple(versions), result)
         return result
 

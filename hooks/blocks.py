@@ -22,6 +22,7 @@ from torch import nn
 
 from hooks.handles import Handles
 from hooks.places import USER, Place, kind_of
+from hooks.unseen import unseen
 
 Note = Callable[[Place, torch.Tensor, list[torch.Tensor]], None]
 PER_PLACE = 8
@@ -62,7 +63,8 @@ class Blocks:
             result = original(context, kind, error, tb)
             if self._open and kind is None and not torch.compiler.is_compiling():
                 try:
-                    self._look(sys._getframe(1))
+                    with unseen():
+                        self._look(sys._getframe(1))
                 except Exception:  # noqa: BLE001 - the user's block has ended well and must go on
                     self._open = False
             return result

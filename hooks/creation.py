@@ -32,6 +32,7 @@ from hooks.lines import users_part
 from hooks.modules import Call, ModuleCalls, Site
 from hooks.nodes import is_leaf
 from hooks.places import LIBRARY, OURS, USER, Place, kind_of, kinds
+from hooks.unseen import unseen
 from hooks.values import YoungValues
 
 TRACE_KEY = "traceback_"
@@ -207,7 +208,8 @@ class AnomalyRecords:
                 if self._modules.in_large():
                     values.pass_by()
                 else:
-                    values.look(apart=self._took_a_number())
+                    with unseen():
+                        values.look(apart=self._took_a_number())
             record = record_here(sys._getframe(1), self._modules)
         except Exception as error:  # noqa: BLE001 - the user's forward must not notice
             self._modules.faults.note("noting where nodes were made", error)
@@ -252,7 +254,8 @@ class CreationHookRecords:
                 if self._modules.in_large():
                     values.pass_by()
                 else:
-                    values.look(apart=not is_leaf(node))
+                    with unseen():
+                        values.look(apart=not is_leaf(node))
             node.metadata.setdefault(CONTEXT_KEY, record_here(sys._getframe(1), self._modules))
         except Exception as error:  # noqa: BLE001 - the user's forward must not notice
             self._modules.faults.note("noting where nodes were made", error)

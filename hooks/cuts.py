@@ -26,6 +26,7 @@ from hooks.memory import storage_of
 from hooks.nodes import AutogradNode, is_leaf
 from hooks.places import OURS, TORCH, USER, Place, kind_of
 from hooks.saved import read
+from hooks.unseen import unseen
 
 PER_PLACE = 8
 """Cuts noted per line: a line in a loop cuts the same way every time."""
@@ -112,21 +113,24 @@ class Cuts:
         original: Callable[..., Any] = getattr(torch.Tensor, name)
 
         def wrapper(self_: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling():
-                return original(self_, *args, **kwargs)
-            if not self._open or type(self_) not in _PLAIN or not self_.requires_grad or _ours():
+            if torch.compiler.is_compiling() or not self._open or type(self_) not in _PLAIN or _ours():
                 return original(self_, *args, **kwargs)
             frame = sys._getframe(1)
-            if name == "detach":
-                self._note_hold(self_, "detach", frame)
-            if (
-                self_.is_leaf and kind_of(frame.f_code.co_filename) == TORCH
-            ):  # state_dict, a wrapper being made
-                return original(self_, *args, **kwargs)
-            node = self_.grad_fn if name == "detach_" else None
+            node = None
+            with unseen():
+                noted = self_.requires_grad
+                if noted and name == "detach":
+                    self._note_hold(self_, "detach", frame)
+                if noted and self_.is_leaf and kind_of(frame.f_code.co_filename) == TORCH:
+                    noted = False  # state_dict, a wrapper being made
+                if noted and name == "detach_":
+                    node = self_.grad_fn
             result = original(self_, *args, **kwargs)
+            if not noted:
+                return result
             try:
-                self._note_cut(self_, name, result, node, user_place(frame))
+                with unseen():
+                    self._note_cut(self_, name, result, node, user_place(frame))
             except Exception:  # noqa: BLE001 - the user's call has succeeded and must return
                 self._open = False
             return result
@@ -143,15 +147,17 @@ class Cuts:
             if torch.compiler.is_compiling() or not self._open or type(self_) not in _PLAIN:
                 return result
             frame = sys._getframe(1)
-            self._note_hold(self_, "data", frame)
-            if (
-                type(self_) is not torch.Tensor
-                or self_.grad_fn is None
-                or kind_of(frame.f_code.co_filename) != USER
-            ):
-                return result
+            with unseen():
+                self._note_hold(self_, "data", frame)
+                if (
+                    type(self_) is not torch.Tensor
+                    or self_.grad_fn is None
+                    or kind_of(frame.f_code.co_filename) != USER
+                ):
+                    return result
             try:
-                self._note_cut(self_, "data", result, None, Place(frame.f_code, frame.f_lasti))
+                with unseen():
+                    self._note_cut(self_, "data", result, None, Place(frame.f_code, frame.f_lasti))
             except Exception:  # noqa: BLE001 - the user's read has succeeded and must return
                 self._open = False
             return result
@@ -159,7 +165,8 @@ class Cuts:
         def assign(self_: torch.Tensor, value: torch.Tensor) -> None:
             original.__set__(self_, value)
             if not torch.compiler.is_compiling() and self._open and type(self_) in _PLAIN:
-                self._note_hold(self_, "assigned", sys._getframe(1))  # its memory is another one now
+                with unseen():
+                    self._note_hold(self_, "assigned", sys._getframe(1))  # its memory is another one now
 
         seen = property(read, assign, original.__delete__, original.__doc__)
         handles.patch(torch.Tensor, "data", seen)
@@ -203,11 +210,12 @@ class Cuts:
         if len(known) >= PER_PLACE:
             return
         place = user_place(sys._getframe(1))
-        leaves: tuple[weakref.ref[torch.Tensor], ...] = tuple(
-            weakref.ref(parameter) for parameter in module.parameters() if parameter.requires_grad
-        )
-        if place is not None and leaves and storage_of(output) is not None:
-            known.append(CutSeen(place, "no_grad", leaves, _weak(output)))
+        with unseen():
+            leaves: tuple[weakref.ref[torch.Tensor], ...] = tuple(
+                weakref.ref(parameter) for parameter in module.parameters() if parameter.requires_grad
+            )
+            if place is not None and leaves and storage_of(output) is not None:
+                known.append(CutSeen(place, "no_grad", leaves, _weak(output)))
 
 
 def _ours() -> bool:

@@ -31,6 +31,7 @@ from hooks.lines import user_place
 from hooks.memory import storage_of
 from hooks.places import TORCH, Place, kind_of
 from hooks.threads import current, newest, others_live
+from hooks.unseen import unseen
 
 MOST, EACH = 20_000, 8
 """Storages remembered, and the latest notes on each."""
@@ -175,9 +176,10 @@ class Edits:
         if torch.compiler.is_compiling() or not self._open:
             return
         try:
-            for parameter in module._parameters.values():
-                if type(parameter) is torch.nn.Parameter:
-                    self._note_version(parameter)
+            with unseen():
+                for parameter in module._parameters.values():
+                    if type(parameter) is torch.nn.Parameter:
+                        self._note_version(parameter)
         except Exception:  # noqa: BLE001 - the user's forward must not notice
             self.stop()
 

@@ -27,6 +27,7 @@ from hooks.handles import Handles
 from hooks.intervals import FunctionRecords, Intervals, next_number
 from hooks.modules import ModuleCalls, ModuleRuns, named
 from hooks.places import operation_at, operation_of
+from hooks.unseen import unseen
 from hooks.values import Number, YoungValues, value_of
 
 Way = Literal["best", "anomaly", "creation hook", "function"]
@@ -200,7 +201,8 @@ class _Shared:
         if not self._open or _in_task() != -1:
             return self._engine(roots, *args, **kwargs)
         try:
-            self._keep_roots(roots)
+            with unseen():
+                self._keep_roots(roots)
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.modules.faults.note("reading small forward values", error)
         begin = next_number()

@@ -21,6 +21,7 @@ from hooks.handles import Handles
 from hooks.lines import user_place
 from hooks.memory import has_memory
 from hooks.places import Place
+from hooks.unseen import unseen
 
 GIVEN_UP = 3
 """So many times gradients must have been thrown away, or kept, before anything is said."""
@@ -177,22 +178,27 @@ class Idle:
         if self.problem or (not self._kept and self._steps > FOLLOWED):
             return
         try:
-            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
-                kept = self._kept.get(id(parameter))
-                if kept is not None and kept.parameter() is parameter:
-                    kept.held = True
-                    self._kept.pop(id(parameter), None)
-                if self._steps <= FOLLOWED and parameter.grad is not None:
-                    self._fed[id(parameter)] = weakref.ref(parameter)
+            with unseen():
+                self._note_fed(optimizer)
         except Exception as error:  # noqa: BLE001 - the user's step must not notice
             self.problem = f"following optimizer steps failed: {type(error).__name__}: {error}"
+
+    def _note_fed(self, optimizer: Any) -> None:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            kept = self._kept.get(id(parameter))
+            if kept is not None and kept.parameter() is parameter:
+                kept.held = True
+                self._kept.pop(id(parameter), None)
+            if self._steps <= FOLLOWED and parameter.grad is not None:
+                self._fed[id(parameter)] = weakref.ref(parameter)
 
     def _clearing(self, optimizer: Any) -> None:
         """Note gradients that are about to be cleared; what fails ends the following."""
         if self.problem:
             return
         try:
-            self._note(optimizer)
+            with unseen():
+                self._note(optimizer)
         except Exception as error:  # noqa: BLE001 - the user's zero_grad must not notice
             self.problem = f"following zero_grad failed: {type(error).__name__}: {error}"
 

@@ -23,6 +23,7 @@ from hooks.faults import Faults
 from hooks.handles import Handles
 from hooks.places import OURS, Place, kind_of
 from hooks.threads import current
+from hooks.unseen import unseen
 
 _KEPT_CALLS = 1024
 """Calls of one module per graph whose records are shared with later graphs; those beyond die with theirs."""
@@ -190,7 +191,8 @@ class ModuleCalls:
         if self._gone or _running_backward() != -1:
             return
         try:
-            self._begin(module, sys._getframe(1), inputs)
+            with unseen():
+                self._begin(module, sys._getframe(1), inputs)
         except Exception as error:  # noqa: BLE001 - the user's forward must not notice
             self.faults.note("following the modules' calls", error)
 

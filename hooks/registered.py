@@ -15,6 +15,7 @@ import torch
 
 from hooks.handles import Handles
 from hooks.nodes import AutogradNode
+from hooks.unseen import unseen
 
 _KEY = "explorer.hooks"
 _ever = [False]
@@ -29,11 +30,14 @@ def observe_hooks() -> Iterator[None]:
 
     def register_hook(self: torch.Tensor, hook: Any) -> Any:
         handle = original(self, hook)  # type: ignore[no-untyped-call] # torch leaves it untyped
-        if open_ and not torch.compiler.is_compiling() and self.grad_fn is not None:
-            metadata: Any = self.grad_fn.metadata  # torch annotates the property as a method
-            noted = metadata.setdefault(_KEY, [])
-            noted.append((self.output_nr, name_of(hook)))
-            _ever[0] = True
+        if not open_ or torch.compiler.is_compiling():
+            return handle
+        with unseen():
+            if self.grad_fn is not None:
+                metadata: Any = self.grad_fn.metadata  # torch annotates the property as a method
+                noted = metadata.setdefault(_KEY, [])
+                noted.append((self.output_nr, name_of(hook)))
+                _ever[0] = True
         return handle
 
     register_hook.__doc__ = original.__doc__

@@ -21,6 +21,7 @@ from hooks.handles import Handles
 from hooks.lines import user_place
 from hooks.memory import has_memory, storage_of
 from hooks.places import Place
+from hooks.unseen import unseen
 
 FOLLOWED_STEPS = 6
 """Steps per optimizer that are followed; who forgets to clear gradients shows it in the second."""
@@ -134,7 +135,8 @@ class Steps:
             if self.problem or torch.compiler.is_compiling() or capturing():
                 return
             try:
-                look(optimizer, any(one is not None for one in (*args[1:], *kwargs.values())))
+                with unseen():
+                    look(optimizer, any(one is not None for one in (*args[1:], *kwargs.values())))
             except Exception as error:  # noqa: BLE001 - the user's step must not notice
                 self.problem = f"following optimizer steps failed: {type(error).__name__}: {error}"
 
