@@ -19,6 +19,7 @@ from explorer.watching import Watch
 from explorer.witness import FEW_NODES
 from hooks.backward import user_frame
 from hooks.collection import no_collection
+from hooks.unseen import unseen
 
 MEASURED = 200
 """So many paths through tensors are told at most."""
@@ -42,15 +43,16 @@ def explore(*tensors: Any, check: CheckMode = "sample", numeric: bool = False) -
         NothingDifferentiableError: a tensor has no ``grad_fn`` and requires no gradient.
         TypeError: something that is no tensor.
     """
-    for tensor in tensors:
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"explore() takes tensors, not {type(tensor).__name__}")
-    watch = Watch(check=check, work_out=FEW_NODES, numeric=numeric)
-    with no_collection() if check == "off" else nullcontext():
-        watch.explore(tensors, collect(user_frame(sys._getframe(1))))
-        if not watch.explored:
-            raise ExplorerError("; ".join(watch.problems))
-        return watch.report
+    with unseen(but_fake=True):
+        for tensor in tensors:
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"explore() takes tensors, not {type(tensor).__name__}")
+        watch = Watch(check=check, work_out=FEW_NODES, numeric=numeric)
+        with no_collection() if check == "off" else nullcontext():
+            watch.explore(tensors, collect(user_frame(sys._getframe(1))))
+            if not watch.explored:
+                raise ExplorerError("; ".join(watch.problems))
+            return watch.report
 
 
 def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:
@@ -69,16 +71,17 @@ def paths(loss: torch.Tensor, x: torch.Tensor, limit: int = 1000) -> Paths:
     Raises:
         UsageError: `x` is not in the graph of `loss`.
     """
-    report = explore(loss, check="off")
-    try:
-        node = torch.autograd.graph.get_gradient_edge(x).node
-    except (AttributeError, RuntimeError) as error:
-        raise UsageError(f"paths() needs a tensor that requires a gradient: {error}") from None
-    traced = trace([loss])
-    if node not in traced.live:
-        raise UsageError("x is not in the graph of loss: no path leads to it (see explorer.why)")
-    target = traced.live.index(node)
-    seeds = {root: torch.ones_like(loss) for root in traced.graph.roots}
-    with own_backward():
-        shares = contributions.shares(traced.graph, traced.live, seeds, target, min(limit, MEASURED))
-    return chains.paths(report, target, limit, shares=shares)
+    with unseen(but_fake=True):
+        report = explore(loss, check="off")
+        try:
+            node = torch.autograd.graph.get_gradient_edge(x).node
+        except (AttributeError, RuntimeError) as error:
+            raise UsageError(f"paths() needs a tensor that requires a gradient: {error}") from None
+        traced = trace([loss])
+        if node not in traced.live:
+            raise UsageError("x is not in the graph of loss: no path leads to it (see explorer.why)")
+        target = traced.live.index(node)
+        seeds = {root: torch.ones_like(loss) for root in traced.graph.roots}
+        with own_backward():
+            shares = contributions.shares(traced.graph, traced.live, seeds, target, min(limit, MEASURED))
+        return chains.paths(report, target, limit, shares=shares)

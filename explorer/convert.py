@@ -19,7 +19,7 @@ from explorer.engine.leaf import Leaf
 from explorer.engine.memory import ITEM_FORMATS
 from explorer.pages import Pages
 from explorer.sparse import entries_of
-from hooks.memory import has_memory
+from hooks.memory import has_address, has_memory
 
 _NAMES = {getattr(torch, name): name for name in ITEM_FORMATS if hasattr(torch, name)}
 
@@ -48,9 +48,9 @@ def leaf_of(tensor: torch.Tensor, copied: int = 0) -> Array:
     shape = tuple(tensor.shape)
     if 0 in shape:
         return Full(0.0, shape)
-    if tensor.data_ptr() == 0 and tensor._is_zerotensor():  # torch.func's zeros
+    if tensor._is_zerotensor():  # torch.func's zeros
         return Full(0j if tensor.is_complex() else 0.0, shape)
-    if tensor.data_ptr() == 0 or not has_memory(tensor):
+    if not has_address(tensor) or not has_memory(tensor):
         return Missing("its memory is not allocated (fake, or a parameter that FSDP has resharded)")
     if copied and tensor.numel() <= copied and type(tensor) is torch.Tensor and tensor.is_cpu:
         return Leaf(tensor.flatten().tolist(), shape, dtype=name or "")

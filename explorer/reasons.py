@@ -23,6 +23,7 @@ from explorer.watching import Watch
 from hooks.backward import user_frame
 from hooks.memory import storage_of
 from hooks.nodes import is_leaf
+from hooks.unseen import unseen
 
 Reason = Literal[
     "reached",
@@ -65,28 +66,31 @@ def why(tensor: torch.Tensor, loss: torch.Tensor) -> Why:
     Raises:
         TypeError: one of them is no tensor.
     """
-    for given in (tensor, loss):
-        if not isinstance(given, torch.Tensor):
-            raise TypeError(f"why() takes two tensors, not {type(given).__name__}")
-    names = collect(user_frame(sys._getframe(1)))
-    name = _name(tensor, names, "the tensor")
-    if not tensor.requires_grad:
-        return Why("frozen", f"`{name}` does not require a gradient: call `{name}.requires_grad_()` first.")
-    if not loss.requires_grad:
-        cut = _twin(loss, names)
-        there = f"; it shares its memory with `{cut}`, from which it was detached" if cut else ""
-        loss_name = _name(loss, names, "the loss")
-        return Why("loss requires no gradient", f"`{loss_name}` requires no gradient itself{there}.")
-    target, slot = _place(tensor)
-    found = trace([loss], names=names)
-    number = next((i for i, node in enumerate(found.live) if node is target), None)
-    if number is None:
-        return _not_reached(tensor, name, names, target)
-    path = tuple(found.graph.nodes[i] for i in _path(found.graph, number))
-    del found
-    watch = Watch(check="off")
-    watch.explore([loss], names)
-    return _reached(tensor.is_leaf, name, watch.report, number, slot, path)
+    with unseen(but_fake=True):
+        for given in (tensor, loss):
+            if not isinstance(given, torch.Tensor):
+                raise TypeError(f"why() takes two tensors, not {type(given).__name__}")
+        names = collect(user_frame(sys._getframe(1)))
+        name = _name(tensor, names, "the tensor")
+        if not tensor.requires_grad:
+            return Why(
+                "frozen", f"`{name}` does not require a gradient: call `{name}.requires_grad_()` first."
+            )
+        if not loss.requires_grad:
+            cut = _twin(loss, names)
+            there = f"; it shares its memory with `{cut}`, from which it was detached" if cut else ""
+            loss_name = _name(loss, names, "the loss")
+            return Why("loss requires no gradient", f"`{loss_name}` requires no gradient itself{there}.")
+        target, slot = _place(tensor)
+        found = trace([loss], names=names)
+        number = next((i for i, node in enumerate(found.live) if node is target), None)
+        if number is None:
+            return _not_reached(tensor, name, names, target)
+        path = tuple(found.graph.nodes[i] for i in _path(found.graph, number))
+        del found
+        watch = Watch(check="off")
+        watch.explore([loss], names)
+        return _reached(tensor.is_leaf, name, watch.report, number, slot, path)
 
 
 def why_named(report: Report, name: str, scope: Mapping[str, Any]) -> Why:

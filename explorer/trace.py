@@ -22,6 +22,7 @@ from explorer.names import Names
 from hooks.collection import no_collection
 from hooks.nodes import AutogradNode
 from hooks.release import keep
+from hooks.unseen import unseen
 
 if TYPE_CHECKING:
     from hooks.forward import NodeContext
@@ -74,7 +75,8 @@ def walk(*tensors: Any) -> Graph:
     Raises:
         NothingDifferentiableError: one of `tensors` has no ``grad_fn`` and requires no gradient.
     """
-    return trace(tensors).graph
+    with unseen():
+        return trace(tensors).graph
 
 
 def trace(

@@ -11,7 +11,7 @@ import torch
 
 from explorer.copies import Copies, Numbers
 from explorer.evidence import Broadcast, Units
-from hooks.memory import has_memory
+from hooks.memory import has_address, has_memory
 from hooks.nodes import AutogradNode
 from hooks.saved import read
 
@@ -60,7 +60,7 @@ def _note(found: list[Units], units: Units, numbers: Numbers) -> None:
 def _readable(value: Any) -> TypeGuard[torch.Tensor]:
     """Whether `value` is a tensor of one shape, with memory behind it."""
     plain = isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_nested
-    return plain and not value.is_meta and has_memory(value)
+    return plain and has_address(value) and has_memory(value)
 
 
 def _stuck(function: str, result: torch.Tensor, channel: int) -> int:

@@ -205,6 +205,10 @@ class Watch:
 
     def explore(self, roots: Sequence[torch.Tensor], names: Names) -> None:
         """Run and explore a backward of our own from `roots`; ``.grad`` stays, the graph stays usable."""
+        with unseen(but_fake=True):
+            self._explore(roots, names)
+
+    def _explore(self, roots: Sequence[torch.Tensor], names: Names) -> None:
         # For a single number torch takes None for 1; checking the shape of a 1 would import SymPy.
         gradients = [None if root.numel() == 1 else torch.ones_like(root) for root in roots]
         exploring = self._exploring(roots, names, own=True, seeds=gradients)

@@ -42,6 +42,19 @@ def has_memory(tensor: torch.Tensor) -> bool:
     return not reach or (tensor.storage_offset() + reach) * tensor.element_size() <= size
 
 
+def has_address(tensor: torch.Tensor) -> bool:
+    """Whether there is a place in memory where the storage begins: fake tensors and wrappers have none.
+
+    ``data_ptr()`` does not tell: of a fake tensor's slice it is the distance from its beginning, not 0, and
+    asking a fake tensor for it warns.
+    """
+    storage = None if type(tensor).__name__ == "FakeTensor" else _storage(tensor)
+    try:
+        return storage is not None and storage.data_ptr() != 0
+    except RuntimeError:  # as torch refuses it for zeros without memory
+        return False
+
+
 def runs_python(tensor: torch.Tensor) -> bool:
     """Whether operations on `tensor` run a ``__torch_dispatch__`` of the user's, who could notice them."""
     kind = type(tensor)

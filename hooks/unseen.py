@@ -15,22 +15,34 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 _function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+_FAKE = torch._C._TorchDispatchModeKey.FAKE
 
 
 class unseen:  # noqa: N801 - reads as what it is in a with statement, like torch.no_grad
-    """Modes are off inside the block; where there are none it costs a fraction of a microsecond."""
+    """Modes are off inside the block; where there are none it costs a fraction of a microsecond.
 
-    __slots__ = ("_stack",)
+    Args:
+        but_fake: with a ``FakeTensorMode`` among them all stay on. So it must be where a backward is run:
+            what its formulas make of fake tensors is to be fake.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_but_fake", "_stack")
+
+    def __init__(self, but_fake: bool = False) -> None:
+        self._but_fake = but_fake
         self._stack: ExitStack | None = None
 
     def __enter__(self) -> None:
-        if _dispatch_modes() or _function_modes():
-            stack = ExitStack()
-            stack.enter_context(torch._C.DisableTorchFunction())
-            stack.enter_context(_disable_current_modes())
-            self._stack = stack
+        if not _dispatch_modes() and not _function_modes():
+            return
+        if not self._but_fake or torch._C._get_dispatch_mode(_FAKE) is None:
+            self._stack = ExitStack()
+            try:
+                self._stack.enter_context(torch._C.DisableTorchFunction())
+                self._stack.enter_context(_disable_current_modes())
+            except BaseException:  # Ctrl-C must not leave the user's modes off
+                self._stack.close()
+                raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import explorer
+from hooks.unseen import unseen
 
 
 class Operations(TorchDispatchMode):
@@ -74,6 +77,33 @@ def train() -> None:
         torch.autograd.grad(model(inputs).sum(), weight)
 
 
+@pytest.mark.parametrize("mode", [Operations, Calls])
+def test_a_backward_of_our_own_is_not_seen_either(mode: Any) -> None:
+    x = torch.randn(5, 3, requires_grad=True)
+    loss = (x.tanh() @ torch.randn(3, 2)).square().mean()
+    with mode() as around:
+        report = explorer.explore(loss)
+        graph = explorer.walk(loss)
+        words = str(explorer.why(x, loss))
+    assert around.seen == []
+    assert len(report.graph.nodes) == len(graph.nodes) == 5
+    assert report.check.statuses == {"match": 5}
+    assert words
+
+
+def test_an_interrupt_leaves_the_modes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hooks.unseen._disable_current_modes", interrupted)
+    with Operations() as operations, Calls() as calls:
+        with pytest.raises(KeyboardInterrupt), unseen():
+            pass
+        torch.ones(2).neg()
+    assert "aten.neg.default" in operations.seen
+    assert "neg" in calls.seen
+
+
 WATCHES: dict[str, Callable[[Path], Any]] = {
     "sample": lambda folder: explorer.watch(),
     "off": lambda folder: explorer.watch(check="off"),
@@ -96,3 +126,21 @@ def test_a_mode_sees_nothing_of_ours(name: str, mode: Any, outside: bool, tmp_pa
     assert watch.problems == []
     assert watch.reports
     assert all(not report.problems for report in watch.reports)
+
+
+def test_fake_tensors_are_walked_and_never_read() -> None:
+    """``data_ptr()`` of a fake tensor's slice is not 0: reading there ended the process."""
+    with FakeTensorMode(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embedding, cell = nn.Embedding(10, 6), nn.LSTM(6, 5, batch_first=True)
+        hidden, _ = cell(embedding(torch.randint(10, (3, 8))))
+        loss = hidden[:, 1:].relu().cumsum(1).sum() + hidden[1:, 2:, 3:].square().mean()
+        report = explorer.explore(loss)
+        with explorer.watch() as watch:
+            (loss * 2).backward()
+    for one in (report, watch.report):
+        assert one.problems == ()
+        assert one.error == ""
+        assert one.check.statuses == {"unchecked": len(one.graph.nodes)}
+        assert all(ran is not None for ran in one.gradients)
+    assert watch.problems == []
