@@ -23,7 +23,6 @@ from hooks.memory import has_address, has_memory
 
 _NAMES = {getattr(torch, name): name for name in ITEM_FORMATS if hasattr(torch, name)}
 
-
 LARGE = 1 << 22
 """Bytes above which a tensor of a device is not copied as a whole before anybody reads it."""
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 BYTES_PER_FETCH = 100_000
 """So many bytes are copied in the time of one fetch."""
@@ -59,9 +58,8 @@ class Pages:
         near = self._near()
         if near is not None:
             return [near[place] for place in places]
-        with torch._C.DisableTorchFunction(), _disable_current_modes():
-            chosen = torch.tensor(places, device=self._flat.device)
-            return self._bring(self._flat[chosen]).tolist()
+        chosen = torch.tensor(places, device=self._flat.device)
+        return self._bring(self._flat[chosen]).tolist()
 
     def _near(self) -> memoryview | None:
         """All items, where they have come over by now; every call is a fetch that is about to be made."""
@@ -73,5 +71,4 @@ class Pages:
         return self._whole
 
     def _bring(self, part: torch.Tensor) -> memoryview:
-        with torch._C.DisableTorchFunction(), _disable_current_modes():
-            return self._view(part.cpu().contiguous())
+        return self._view(part.cpu().contiguous())

@@ -17,8 +17,8 @@ class Leaf(Array):
 
     `memory` is a list of numbers, or a memoryview whose items are the numbers of `dtype` (for the half
     types their 16 bits, for the complex types real and imaginary parts in turn), or what reads like one and
-    has many items at once, by its `many`. `errors`, when given,
-    bounds the error of each item of `memory`. `address` is where a memoryview begins, 0 when not known.
+    has many items at once, by its `many`. `errors`, when given, bounds the error of each item of `memory`.
+    `address` is where the memory begins, 0 when not known.
     """
 
     __slots__ = ("_complex", "_pairs", "_table", "address", "dtype", "errors", "memory", "offset", "strides")
