@@ -80,38 +80,40 @@ def watch_backward(around: Around, faults: Faults | None = None) -> Iterator[Non
     state = threading.local()
     open_ = True
 
-    @uncounted
-    def watched(t_outputs: Any, *args: Any, **kwargs: Any) -> Any:
-        # Every test first: tracing code must find nothing here but the call.
-        if torch.compiler.is_compiling() or not open_ or getattr(state, "inside", False):
-            return original(t_outputs, *args, **kwargs)
-        if torch._C._current_graph_task_id() != -1 or _transformed(t_outputs):
-            return original(t_outputs, *args, **kwargs)
-        try:
-            call = _describe(t_outputs, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - the user's backward must not notice
-            if faults is not None:
-                faults.note("reading the arguments of a backward call", error)
-            return original(t_outputs, *args, **kwargs)
-        state.inside = True
-        try:
-            with around(call):
-                call.result = result = original(t_outputs, *args, **kwargs)
-            return result
-        finally:
-            state.inside = False
-            call.frame = None
-            call.result = None
+    def watching(original: Any) -> Any:
+        @uncounted
+        def watched(t_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+            # Every test first: tracing code must find nothing here but the call.
+            if torch.compiler.is_compiling() or not open_ or getattr(state, "inside", False):
+                return original(t_outputs, *args, **kwargs)
+            if torch._C._current_graph_task_id() != -1 or _transformed(t_outputs):
+                return original(t_outputs, *args, **kwargs)
+            try:
+                call = _describe(t_outputs, *args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - the user's backward must not notice
+                if faults is not None:
+                    faults.note("reading the arguments of a backward call", error)
+                return original(t_outputs, *args, **kwargs)
+            state.inside = True
+            try:
+                with around(call):
+                    call.result = result = original(t_outputs, *args, **kwargs)
+                return result
+            finally:
+                state.inside = False
+                call.frame = None
+                call.result = None
 
-    original = torch.autograd.graph._engine_run_backward
+        return watched
+
     with Handles() as handles:
-        for owner in _doors(original):
-            handles.patch(owner, DOOR, watched)
+        for owner in _doors():  # somebody else may stand at one of them already
+            handles.patch(owner, DOOR, watching(vars(owner)[DOOR]))
         try:
             yield
         finally:
             open_ = False
-            # Who patched over `watched` meanwhile may keep it, but not what we were called by.
+            # Who patched over one of ours meanwhile may keep it, but not what we were called by.
             around = _nothing
 
 
@@ -132,7 +134,7 @@ def is_foreign(file: str) -> bool:
     return file.startswith(PACKAGES) or file.startswith("<frozen")
 
 
-def _doors(original: Any) -> list[Any]:
+def _doors() -> list[Any]:
     """Every loaded module of torch's autograd that binds the door under its name."""
     package: Any = torch.autograd
     found, seen = [package], {id(package)}
@@ -143,7 +145,7 @@ def _doors(original: Any) -> list[Any]:
             if inner.__name__.startswith("torch.autograd."):
                 seen.add(id(inner))
                 found.append(inner)
-    return [module for module in found if vars(module).get(DOOR) is original]
+    return [module for module in found if callable(vars(module).get(DOOR))]
 
 
 def _transformed(roots: Any) -> bool:

@@ -64,6 +64,25 @@ def test_the_door_is_restored_when_backward_raises() -> None:
     assert torch.autograd._engine_run_backward is door
 
 
+def test_a_door_that_somebody_else_stands_at_is_watched_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs: list[str] = []
+
+    def counted(*args: object, **options: object) -> object:
+        theirs.append("call")
+        return plain(*args, **options)
+
+    plain = torch.autograd._engine_run_backward
+    monkeypatch.setattr(torch.autograd, "_engine_run_backward", counted)
+    x = torch.ones(2, requires_grad=True)
+    calls = Calls()
+    with watch_backward(calls):
+        loss_of(x).backward()
+        torch.autograd.grad(loss_of(x), x)
+    assert len(calls.seen) == len(theirs) == 2
+    assert torch.autograd._engine_run_backward is counted
+    assert torch.autograd.graph._engine_run_backward is plain
+
+
 def test_threads_are_seen_each_on_their_own() -> None:
     calls = Calls()
 
