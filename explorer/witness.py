@@ -118,7 +118,7 @@ class _Numbers:
         value = held.value if held is not None else None
         if isinstance(value, torch.Tensor):
             small = _holds(value) and value.numel() <= SMALL
-            return tuple(value.detach().double().flatten().tolist()) if small else None
+            return tuple(value.detach().cpu().double().flatten().tolist()) if small else None
         items = value if isinstance(value, (tuple, list)) else (value,)
         if not all(isinstance(item, (bool, int, float)) for item in items):
             return None
@@ -130,7 +130,7 @@ def block_of(tensor: torch.Tensor) -> Block:
 
     def fetch(index: Index) -> list[float]:
         chosen = tuple(slice(None) if one is None else one for one in index)
-        found: list[float] = tensor.detach()[chosen].double().flatten().tolist()
+        found: list[float] = tensor.detach()[chosen].cpu().double().flatten().tolist()
         return found
 
     return Block(tuple(tensor.shape), fetch)

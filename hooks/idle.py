@@ -247,7 +247,7 @@ def state_of(parameter: torch.Tensor) -> State:
         return parameter._version, 0
     with torch.no_grad():
         flat = parameter.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() // SAMPLED)].abs().double()
+        some = flat[:: max(1, flat.numel() // SAMPLED)].abs().cpu().double()
         return parameter._version, hash(tuple(some.nan_to_num(nan=-1.0).tolist()))
 
 

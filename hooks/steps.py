@@ -201,7 +201,7 @@ class Steps:
 def _beginning(tensor: torch.Tensor) -> tuple[float, ...]:
     """The first few values of a parameter, which tell whether somebody changed it; nan is told as -1."""
     with torch.no_grad():
-        some = tensor.detach().reshape(-1)[:16].abs().double()
+        some = tensor.detach().reshape(-1)[:16].abs().cpu().double()
         return tuple(some.nan_to_num(nan=-1.0).tolist())
 
 
