@@ -26,6 +26,7 @@ from explorer.diagnose import unoptimized_parameter as unoptimized_parameter  # 
 from explorer.diagnose import backward_never_called as backward_never_called  # isort: skip
 from explorer.diagnose import half_underflow as half_underflow  # isort: skip
 from explorer.diagnose import double_softmax as double_softmax  # isort: skip
+from explorer.diagnose import softmax_dimension as softmax_dimension  # isort: skip
 from explorer.diagnose import growing_graph as growing_graph  # isort: skip
 from explorer.diagnose import stuck_units as stuck_units  # isort: skip
 from explorer.diagnose import gradient_flow as gradient_flow  # isort: skip

@@ -1,7 +1,8 @@
-"""`vanishing-gradient` and `exploding-gradient`: how the gradient's size changes from layer to layer."""
+"""`vanishing-gradient`, `exploding-gradient`: the gradient's size from layer to layer, or step to step."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -46,23 +47,52 @@ def vanishing_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]:
 
 @diagnosis("exploding-gradient")
 def exploding_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]:
-    """RMS at the first layer / at the last > `EXPLODED`, and a median factor per layer > `GROWING`."""
+    """RMS at the first layer / at the last > `EXPLODED`, and a median factor per layer > `GROWING`.
+
+    The same from use to use of one matrix, as a recurrent network has it from step to step. (There the
+    gradient of a healthy network may well shrink: what was long ago matters less.)
+    """
     flow = _flow(report)
-    if flow is not None and flow.ratio > EXPLODED and flow.mean > GROWING and flow.typical > GROWING:
+    if flow is not None and flow.explodes:
         yield flow.finding(
             "exploding-gradient",
             "grows",
             flow.factors.index(max(flow.factors)),
             "Initialise with a smaller gain, normalise, or clip with clip_grad_norm_.",
         )
+    flow = _recurrence(report)
+    if flow is not None and flow.explodes:
+        yield flow.finding(
+            "exploding-gradient",
+            "grows",
+            flow.factors.index(max(flow.factors)),
+            "Initialise the recurrent matrix orthogonally or smaller, clip with clip_grad_norm_, "
+            "backpropagate through fewer steps, or use an LSTM or GRU.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    """The layers from the loss on, and by which factor the gradient's RMS changes into each next one."""
+    """The layers from the loss on, and by which factor the gradient's RMS changes into each next one.
+
+    `matrix` names the parameter whose uses they are; "" where each has its own.
+    """
 
     layers: list[_Layer]
     factors: list[float]
+    matrix: str = ""
+
+    @classmethod
+    def along(cls, layers: list[_Layer], matrix: str = "") -> _Flow | None:
+        """The flow through `layers`; None through too few."""
+        if len(layers) < LAYERS:
+            return None
+        return cls(layers, [deep.rms / shallow.rms for shallow, deep in pairwise(layers)], matrix)
+
+    @property
+    def explodes(self) -> bool:
+        """Whether it grows much, and steadily."""
+        return self.ratio > EXPLODED and self.mean > GROWING and self.typical > GROWING
 
     @property
     def ratio(self) -> float:
@@ -82,11 +112,18 @@ class _Flow:
     def finding(self, code: str, verb: str, steepest: int, advice: str) -> Finding:
         """The finding `code`; `steepest` is the index of the factor that stands out."""
         worst = self.layers[steepest + 1].node
+        count = len(self.layers)
+        if self.matrix:
+            steps = f"x{self.mean:.2g} a step, {self.ratio:.1g} over {count} uses of `{self.matrix}`"
+        else:
+            into = worst.module or worst.label or worst.name
+            steps = (
+                f"x{self.mean:.2g} a layer, {self.ratio:.1g} over all {count} layers; steepest into `{into}`"
+            )
         return Finding(
             code=code,
             severity="warning",
-            message=f"The gradient {verb} x{self.mean:.2g} a layer, {self.ratio:.1g} over all "
-            f"{len(self.layers)} layers; steepest into `{worst.module or worst.label or worst.name}`.",
+            message=f"The gradient {verb} {steps}.",
             advice=advice,
             node=worst.id,
             where=worst.source,
@@ -95,24 +132,37 @@ class _Flow:
 
 
 def _flow(report: Report) -> _Flow | None:
-    layers = _layers(report)
-    if len(layers) < LAYERS:
+    """The flow through the layers: the nodes that take a matrix of parameters which no other node takes."""
+    alone = (takers for takers in _takers(report.graph).values() if len(takers) == 1)
+    return _Flow.along(_layers(report, {node for takers in alone for node in takers}))
+
+
+def _recurrence(report: Report) -> _Flow | None:
+    """The flow through the uses of one matrix, of which each works on what came of the one before."""
+    user_of = {
+        node: leaf
+        for leaf, takers in _takers(report.graph).items()
+        if len(takers) >= LAYERS
+        for node in takers
+    }
+    layers = _layers(report, set(user_of))
+    matrices = Counter(user_of[layer.node.id] for layer in layers)
+    if not matrices:
         return None
-    return _Flow(layers, [deep.rms / shallow.rms for shallow, deep in pairwise(layers)])
+    matrix, _ = matrices.most_common(1)[0]
+    uses = [layer for layer in layers if user_of[layer.node.id] == matrix]
+    return _Flow.along(uses, report.graph.nodes[matrix].label)
 
 
-def _layers(report: Report) -> list[_Layer]:
-    """The layers that most of the gradient of the deepest one came through, last layer of the model first.
+def _layers(report: Report, weighted: set[int]) -> list[_Layer]:
+    """Those of `weighted` that most of the gradient of the deepest one came through, the model's last first.
 
-    A layer is the node that takes a matrix of parameters which no other node takes (recurrent weights
-    are left out: shrinking over time is another matter). Where a value has several consumers, the one that
-    sent the largest contribution counts: a gradient that is small in a side branch (an attention's keys)
-    has not vanished while it arrives by another. A normalisation divides the gradient by the spread of
-    what enters, so sizes before and after it do not compare: the longest stretch without one is taken.
-    A gradient of 0, NaN or Inf ends the judgement.
+    Where a value has several consumers, the one that sent the largest contribution counts: a gradient that
+    is small in a side branch (an attention's keys) has not vanished while it arrives by another. A
+    normalisation divides the gradient by the spread of what enters, so sizes before and after it do not
+    compare: the longest stretch without one is taken. A gradient of 0, NaN or Inf ends the judgement.
     """
     graph = report.graph
-    weighted = _weighted(graph)
     if len(weighted) < LAYERS:
         return []
     depth: dict[int, int] = {}
@@ -142,16 +192,20 @@ def _most_from(report: Report, number: int) -> int | None:
     return None if edge is None else report.graph.edges[edge].source
 
 
-def _weighted(graph: Graph) -> set[int]:
-    """The nodes that take a parameter of at least two dimensions which nobody else takes."""
-    found: set[int] = set()
+def _takers(graph: Graph) -> dict[int, set[int]]:
+    """Per parameter of at least two dimensions, the nodes that take it, transposed or not."""
+    found: dict[int, set[int]] = {}
     for leaf in graph.leaves():
         spec = leaf.outputs[0] if leaf.outputs else None
         if spec is None or len(spec.shape) < 2 or (leaf.role == "input" and not leaf.label):
             continue
-        takers = {graph.edges[edge].source for edge in graph.incoming[leaf.id]}
-        while len(takers) == 1 and graph.nodes[next(iter(takers))].name in _THROUGH:
-            takers = {graph.edges[edge].source for edge in graph.incoming[next(iter(takers))]}
-        if len(takers) == 1:
-            found |= takers
+        takers: set[int] = set()
+        waiting = [graph.edges[edge].source for edge in graph.incoming[leaf.id]]
+        while waiting:
+            node = waiting.pop()
+            if graph.nodes[node].name in _THROUGH:
+                waiting += [graph.edges[edge].source for edge in graph.incoming[node]]
+            else:
+                takers.add(node)
+        found[leaf.id] = takers
     return found

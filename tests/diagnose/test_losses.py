@@ -12,6 +12,7 @@ from torch.nn import functional
 import explorer
 from explorer.diagnose.double_softmax import double_softmax
 from explorer.diagnose.non_finite_loss import non_finite_loss
+from explorer.diagnose.softmax_dimension import softmax_dimension
 from explorer.evidence import Evidence, Looked
 from explorer.report import Finding, Report
 
@@ -67,6 +68,43 @@ def test_probabilities_where_logits_belong(loss: Loss, shape: tuple[int, ...]) -
 @pytest.mark.filterwarnings("ignore:reduction")
 def test_healthy_losses(loss: Loss, shape: tuple[int, ...]) -> None:
     assert twice(loss, *shape) == []
+
+
+def misdirected(loss: Loss, *shape: int) -> list[Finding]:
+    return list(softmax_dimension(explored(loss, *shape), Evidence(calls=1)))
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [
+        (lambda x: functional.nll_loss(torch.softmax(x, 0).log(), CLASSES), ()),
+        (lambda x: functional.nll_loss((torch.softmax(x, 0) + 1e-9).log(), CLASSES), ()),
+        (lambda x: functional.nll_loss(functional.log_softmax(x, -2), CLASSES), ()),
+        (lambda x: functional.nll_loss(functional.log_softmax(x, 3), CLASSES.view(2, 1, 2)), (2, 3, 1, 2)),
+    ],
+)
+def test_a_softmax_over_another_dimension_than_the_classes(loss: Loss, shape: tuple[int, ...]) -> None:
+    (finding,) = misdirected(loss, *shape)
+    assert (finding.code, finding.severity) == ("softmax-dimension", "warning")
+    assert "`dim=1`" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [
+        (lambda x: functional.nll_loss(torch.softmax(x, 1).log(), CLASSES), ()),
+        (lambda x: functional.nll_loss(functional.log_softmax(x, -1), CLASSES), ()),
+        (lambda x: functional.nll_loss(functional.log_softmax(x, 1), CLASSES.view(2, 1, 2)), (2, 3, 1, 2)),
+        (lambda x: functional.nll_loss(functional.log_softmax(x, 0), CLASSES[0]), (3,)),  # one sample
+        # Pairs of pictures and texts, judged both ways: each text among the pictures.
+        (lambda x: functional.nll_loss(functional.log_softmax(x, 0), torch.arange(4)), (4, 4)),
+        (lambda x: functional.nll_loss(functional.log_softmax(x, 0).t(), CLASSES), (3, 4)),
+        (lambda x: functional.nll_loss(functional.log_softmax(x, 0) + x, CLASSES), ()),  # nothing is certain
+        (lambda x: functional.cross_entropy(functional.log_softmax(x, 0), CLASSES), ()),
+    ],
+)
+def test_a_softmax_over_the_classes(loss: Loss, shape: tuple[int, ...]) -> None:
+    assert misdirected(loss, *shape) == []
 
 
 def test_one_line_is_told_once() -> None:

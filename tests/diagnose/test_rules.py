@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from explorer.diagnose import CODES, diagnose
+from explorer.diagnose.gradient_flow import exploding_gradient
 from explorer.evidence import (
     Broadcast,
     Cut,
@@ -119,6 +120,38 @@ def test_sizes_are_not_compared_across_a_normalisation(norms: tuple[int, ...], c
 
 def test_recurrent_weights_and_vectors_are_no_layers() -> None:
     assert codes(layered(*(0.1**i for i in range(10)), shape=(4,))) == []
+
+
+def recurrent(factor: float, steps: int, chained: bool = True) -> Report:
+    """One matrix, used `steps` times one after another, or beside each other."""
+    report = layered(*(factor**i for i in range(steps)))
+    graph = report.graph
+    edges = [Edge(edge.source, 1, steps, 0) if edge.source_slot else edge for edge in graph.edges]
+    if not chained:
+        edges = [edge if edge.source_slot else Edge(0, 2 + edge.target, edge.target, 0) for edge in edges]
+    nodes = graph.nodes[: steps + 1]
+    return Report(
+        Graph(nodes, tuple(edges), ((0, 0),), ()), report.gradients[: steps + 1], report.edge_gradients
+    )
+
+
+@pytest.mark.parametrize(
+    ("factor", "steps", "chained", "code"),
+    [
+        (1.6, 20, True, ["exploding-gradient"]),
+        (1.4, 60, True, []),
+        (10.0, 3, True, []),
+        (1.6, 20, False, []),
+        (0.3, 20, True, []),  # what was long ago matters less
+    ],
+    ids=["explodes", "grows slowly", "short", "beside each other", "forgets"],
+)
+def test_a_matrix_used_again_and_again(factor: float, steps: int, chained: bool, code: list[str]) -> None:
+    findings = list(exploding_gradient(recurrent(factor, steps, chained), RUN))
+    assert [finding.code for finding in findings] == code
+    if code:
+        assert "x1.6 a step" in findings[0].message
+        assert "20 uses of `w0`" in findings[0].message
 
 
 def killer(name: str, sent: float, total: float) -> Report:
