@@ -41,6 +41,7 @@ from hooks.backward import BackwardCall
 from hooks.damage import FREED, MODIFIED, find_damage
 from hooks.edits import Edits
 from hooks.evidence import Collector
+from hooks.flight import Flight
 from hooks.forward import Observation
 from hooks.nodes import is_leaf
 from hooks.unseen import unseen
@@ -72,6 +73,11 @@ class Gatherer:
         self._unlisted: dict[int, Unlisted] = {}
 
     @property
+    def flight(self) -> Flight:
+        """Which threads are inside a backward."""
+        return self._collector.flight
+
+    @property
     def edits(self) -> Edits:
         """Who took hold of which memory past autograd."""
         return self._collector.cuts.edits
@@ -92,7 +98,8 @@ class Gatherer:
         with unseen():
             self._collector.before(call)
         try:
-            yield
+            with self._collector.flight.backward():
+                yield
         except RuntimeError as error:
             if REFUSED in str(error):
                 with unseen():
@@ -105,11 +112,13 @@ class Gatherer:
     def _after(self, call: BackwardCall) -> None:
         self._collector.after(call)
         try:
-            self._collector.look_at(self._known.parameters())
-            held = self._known.is_optimized
-            free = (one for one in self._known.parameters() if not held(one))
-            self._collector.idle.after_backward(free)
-            self._note_unreached()
+            with self._collector.looking() as may_look:
+                if may_look:
+                    self._collector.look_at(self._known.parameters())
+                    held = self._known.is_optimized
+                    free = (one for one in self._known.parameters() if not held(one))
+                    self._collector.idle.after_backward(free)
+                    self._note_unreached()
         except Exception as error:  # noqa: BLE001 - the user's backward must not notice
             self.problems.append(f"noting what is not reached failed: {type(error).__name__}: {error}")
 
@@ -169,6 +178,10 @@ class Gatherer:
 
     def of_run(self, context: Observation | None, complete: bool) -> Evidence:
         """What the whole run showed; what belongs to one report is left to the caller."""
+        with self._collector.looking():
+            return self._of_run(context, complete)
+
+    def _of_run(self, context: Observation | None, complete: bool) -> Evidence:
         self._remember(Names(), context)
         evidence = of_run(self._collector, self._known, context.runs_of if context else None)
         gone = tuple(fact for ref, fact in list(self._unreached.values()) if ref() is None)
@@ -209,7 +222,7 @@ class Gatherer:
 
     def _note_unlisted(self, context: Observation | None) -> None:
         """Note modules nobody lists, whose parameters a backward reaches and no optimizer holds."""
-        known, reached = self._known, self._collector.reached
+        known, reached = self._known, self._collector.surely_reached
         for path, module, owner in context.unlisted_modules() if context is not None else ():
             own = [one for one in module.parameters(recurse=False) if one.requires_grad and reached(one)]
             self._unlisted.pop(id(module), None)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import hypot, isfinite
+from threading import get_ident
 from time import perf_counter
 from typing import Any
 
@@ -26,10 +27,12 @@ from explorer.places import source_of
 from explorer.ranks import Rank, named, rank_now
 from explorer.report import Finding
 from hooks.backward import BackwardCall
+from hooks.flight import Flight
 from hooks.forward import Observation
-from hooks.nodes import Capture, capture
+from hooks.nodes import Capture, Event, Observer, capture
 from hooks.unseen import unseen
 
+OVERLAPPED = "the light record leaves out backward calls that ran while another thread's was running"
 PLACES = 1000
 """Lines that call backward whose variables are read for names."""
 
@@ -91,21 +94,32 @@ class Light:
 
     @contextmanager
     def around(
-        self, call: BackwardCall, number: int, explored: bool, context: Observation | None
+        self, call: BackwardCall, number: int, explored: bool, context: Observation | None, flight: Flight
     ) -> Iterator[None]:
-        """Measure one backward call; an exception of its own passes through."""
-        now = self._begin(call, number, explored, context)
+        """Measure one backward call; an exception of its own passes through.
+
+        One that runs beside another thread's is left out: the hooks sit on all leaves, and torch may be
+        reading what they are put into.
+        """
+        now = None
+        with flight.alone() as alone:
+            if alone:
+                now = self._begin(call, number, explored, context)
+            if now is not None:
+                now.capture.__enter__()
         if now is None:
+            if not alone and OVERLAPPED not in self.problems:
+                self.problems.append(OVERLAPPED)
             yield
             return
         error = ""
         try:
-            with now.capture:
-                yield
+            yield
         except BaseException as problem:
             error = type(problem).__name__
             raise
         finally:
+            now.capture.__exit__(None, None, None)
             self._end(now, call, error)
 
     def close(self) -> None:
@@ -162,7 +176,7 @@ class Light:
                 self._learn(call, number, explored, context)
             nodes, layers, tensors = self._layers.targets()
             sums = Sums(layers)
-            watching = capture(nodes, sums.observe)
+            watching = capture(nodes, _of_this_thread(sums.observe))
             where = source_of(call.frame)
             return _Call(
                 number, perf_counter(), sums, watching, _loss(call), tensors, layers, where, explored
@@ -243,6 +257,18 @@ class Light:
 def with_finding(findings: tuple[Finding, ...], more: Finding) -> tuple[Finding, ...]:
     """`findings` and one more, errors first."""
     return tuple(sorted((*findings, more), key=lambda finding: SEVERITIES[finding.severity]))
+
+
+def _of_this_thread(observe: Observer) -> Observer:
+    """`observe` without what other threads run on the CPU; a device's nodes run on threads of its own."""
+    here = get_ident()
+
+    def own(event: Event) -> None:
+        gradient = event.grad_outputs[0]
+        if get_ident() == here or (gradient is not None and not gradient.is_cpu):
+            observe(event)
+
+    return own
 
 
 def _loss(call: BackwardCall) -> torch.Tensor | None:

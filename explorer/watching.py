@@ -245,7 +245,9 @@ class Watch:
         with self._stages.guard("reading the rank"):
             self.rank = rank_now() or self.rank
         light = (
-            self.light.around(call, number, chosen, self.context) if self.light is not None else nullcontext()
+            self.light.around(call, number, chosen, self.context, self._gatherer.flight)
+            if self.light is not None
+            else nullcontext()
         )
         with self._gatherer.around(call), light:
             if not chosen:

@@ -26,6 +26,7 @@ import torch
 
 from hooks.backward import BackwardCall
 from hooks.cuts import Cuts
+from hooks.flight import Flight
 from hooks.handles import Handles
 from hooks.history import History
 from hooks.idle import Idle
@@ -34,7 +35,11 @@ from hooks.warned import NonLeafReads
 
 
 class Collector:
-    """See the module. `problems` says which part stopped, and why; the user's code never notices."""
+    """See the module. `problems` says which part stopped, and why; the user's code never notices.
+
+    `overlapped`: backward calls of several threads ran at once, so that not all gradients could be looked at.
+    What was not seen is not held against anybody then.
+    """
 
     def __init__(self) -> None:
         self.steps = Steps()
@@ -45,6 +50,8 @@ class Collector:
         self.complete = False
         self.derived = False
         self.earlier: int | None = None
+        self.flight = Flight()
+        self.overlapped = False
         self._reached: dict[int, weakref.ref[torch.Tensor]] = {}
         # Given what it needs, not this object: a circle would wait for the garbage collector.
         self.idle = Idle(partial(_only, self._reached))
@@ -75,7 +82,9 @@ class Collector:
         self.derived |= call.create_graph
         with self._guard("following gradients"):
             self.steps.before_backward()
-            self.idle.before_backward()
+            with self.looking() as may_look:
+                if may_look:
+                    self.idle.before_backward()
         with self._guard("following the graph's size"):
             self.history.before(call)
 
@@ -107,15 +116,32 @@ class Collector:
                     self._reached[id(parameter)] = weakref.ref(parameter)
 
     def reached(self, parameter: torch.Tensor) -> bool:
-        """Whether some backward call reached `parameter`."""
+        """Whether some backward call reached `parameter`; where calls overlapped, whether one may have."""
+        return self.overlapped or self.surely_reached(parameter)
+
+    def surely_reached(self, parameter: torch.Tensor) -> bool:
+        """Whether some backward call was seen to reach `parameter`."""
         known = self._reached.get(id(parameter))
-        return (known is not None and known() is parameter) or parameter.grad is not None
+        if known is not None and known() is parameter:
+            return True
+        return not self.overlapped and parameter.grad is not None
 
     def was_reached(self, parameter: weakref.ref[torch.Tensor]) -> bool:
-        """The same of a tensor that may be gone."""
+        """`surely_reached` of a tensor that may be gone."""
         tensor = parameter()
         # A tensor has one plain weak reference, however often it is asked for.
-        return self.reached(tensor) if tensor is not None else parameter in list(self._reached.values())
+        return (
+            self.surely_reached(tensor) if tensor is not None else parameter in list(self._reached.values())
+        )
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[bool]:
+        """Whether gradients may be looked at that may be another thread's; once not, never again."""
+        with self.flight.alone() as alone:
+            if not alone and not self.overlapped:
+                self.overlapped = True
+                self.idle.give_up()
+            yield not self.overlapped
 
     @contextlib.contextmanager
     def _guard(self, what: str) -> Iterator[None]:

@@ -137,6 +137,11 @@ class Idle:
         fed = self._fed.get(id(parameter))
         return fed is not None and fed() is parameter
 
+    def give_up(self) -> None:
+        """Follow no gradient any more: not all of them can be looked at."""
+        self._calls = FOLLOWED + 1
+        self._kept.clear()
+
     def before_backward(self) -> None:
         """End the line of every gradient that somebody changed or cleared."""
         if self._calls > FOLLOWED:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -66,7 +67,11 @@ class Starved:
 
 @dataclass(slots=True)
 class _Used:
-    """The gradient of one parameter since the step that used it, where `element` was `first`."""
+    """The gradient of one parameter since the step that used it, where `element` was `first`.
+
+    Only the `thread` that took the step looks at it again: while another one looks, this one's engine may be
+    freeing it, and torch is not made for that (the process would die).
+    """
 
     parameter: weakref.ref[torch.Tensor]
     gradient: weakref.ref[torch.Tensor]
@@ -75,6 +80,7 @@ class _Used:
     first: float
     total: float
     accumulated: bool = False
+    thread: int = field(default_factory=get_ident)
 
 
 class Steps:
@@ -113,20 +119,25 @@ class Steps:
 
     def before_backward(self) -> None:
         """End the line of every gradient that somebody changed or cleared since its step."""
-        for key, used in list(self._used.items()):  # backward may run in several threads
+        for key, used in self._own():
             gradient = _gradient(used)
             if gradient is None or gradient._version != used.version or _at(gradient, used) != used.total:
                 self._used.pop(key, None)
 
     def after_backward(self) -> None:
         """Note what the backward added to the gradients still followed."""
-        for key, used in list(self._used.items()):
+        for key, used in self._own():
             gradient = _gradient(used)
             if gradient is None:
                 self._used.pop(key, None)
             elif gradient._version != used.version:
                 used.version, used.accumulated = gradient._version, True
                 used.total = _at(gradient, used)
+
+    def _own(self) -> list[tuple[int, _Used]]:
+        """What this thread follows: backward may run in several."""
+        here = get_ident()
+        return [(key, used) for key, used in list(self._used.items()) if used.thread == here]
 
     def _guarded(self, look: Callable[..., None]) -> Callable[..., None]:
         """`look`, whose first exception ends the following of steps and never reaches the user's step."""
@@ -171,7 +182,9 @@ class Steps:
         self._follow_starving(optimizer, closure)
         for parameter in _parameters(optimizer) if self._used and self.reused is None else ():
             used = self._used.get(id(parameter))
-            if used is None or not used.accumulated or used.parameter() is not parameter:
+            if used is None or not used.accumulated or used.thread != get_ident():
+                continue
+            if used.parameter() is not parameter:
                 continue
             gradient = _gradient(used)
             if gradient is not None and _at(gradient, used) != 0:

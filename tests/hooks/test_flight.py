@@ -1,0 +1,114 @@
+"""Threads that train at the same time: no gradient of one is touched by another, and nobody is accused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+import explorer
+from hooks.flight import Flight
+
+TRAINING = """
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from torch import nn
+import explorer
+
+def train(seed):
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(5):
+        optimizer.zero_grad()
+        x = torch.randn(10, 6, generator=generator)
+        nn.functional.cross_entropy(model(x), x[:, :3].argmax(1)).backward()
+        optimizer.step()
+
+for _ in range(25):
+    with explorer.watch(check="off", every={every}), ThreadPoolExecutor(3) as threads:
+        list(threads.map(train, range(6)))
+print("trained")
+"""
+
+
+def test_only_one_that_is_alone_looks() -> None:
+    flight = Flight()
+    seen: list[bool] = []
+
+    def look() -> None:
+        with flight.alone() as alone:
+            seen.append(alone)
+
+    with flight.backward(), flight.backward():
+        look()  # its own is no other's
+        other = threading.Thread(target=look)
+        other.start()
+        other.join()
+    look()
+    assert seen == [True, False, True]
+
+
+def test_a_backward_waits_while_somebody_looks() -> None:
+    flight, begun = Flight(), threading.Event()
+
+    def call() -> None:
+        with flight.backward():
+            begun.set()
+
+    with flight.alone():
+        other = threading.Thread(target=call)
+        other.start()
+        assert not begun.wait(0.1)
+    other.join()
+    assert begun.is_set()
+
+
+def test_training_in_threads_does_not_end_the_process() -> None:
+    for every in (None, 2):
+        ran = subprocess.run(
+            [sys.executable, "-c", TRAINING.format(every=every)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert (ran.returncode, ran.stdout) == (0, "trained\n"), ran.stderr
+
+
+def test_what_could_not_be_seen_is_held_against_nobody() -> None:
+    """One thread is kept inside its backward; what the other trains loses its gradients again."""
+    inside, done = threading.Event(), threading.Event()
+
+    def wait(grad: torch.Tensor) -> None:
+        inside.set()
+        done.wait(60)
+
+    def slow() -> None:
+        held = torch.ones(2, requires_grad=True)
+        loss = (held * 2).sum()
+        held.register_hook(wait)
+        loss.backward()
+
+    def train() -> nn.Linear:
+        model = nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(3):
+            functional.mse_loss(model(torch.randn(8, 4)), torch.zeros(8, 2)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return model
+
+    with explorer.watch(every=100) as watch, ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(slow)
+        assert inside.wait(60)
+        threads.submit(train).result()
+        done.set()
+        waiting.result()
+    assert watch.calls == 4
+    assert [finding.code for report in watch.reports for finding in report.findings] == []
