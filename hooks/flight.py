@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PATIENCE = 1.0
-"""Seconds that a backward waits at most for another thread's reading, which takes a thousandth of that."""
+"""Seconds that one waits at most for another thread's reading, which takes a thousandth of that."""
 
 
 class Flight:
@@ -35,10 +35,17 @@ class Flight:
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether no other thread is inside a backward; if so, none begins one before the block ends."""
+        """Whether no other thread is inside a backward; if so, none begins one before the block ends.
+
+        False too where another thread reads for long, or did when this process was forked from it.
+        """
         here = threading.get_ident()
-        with self._lock:
-            yield not any(thread != here for thread in self._inside)
+        mine = self._lock.acquire(timeout=PATIENCE)
+        try:
+            yield mine and not any(thread != here for thread in list(self._inside))
+        finally:
+            if mine:
+                self._lock.release()
 
     def _count(self, thread: int, change: int) -> None:
         mine = self._lock.acquire(timeout=PATIENCE)

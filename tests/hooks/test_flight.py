@@ -7,11 +7,13 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 import explorer
+from hooks import flight as flight_module
 from hooks.flight import Flight
 
 TRAINING = """
@@ -67,6 +69,24 @@ def test_a_backward_waits_while_somebody_looks() -> None:
         assert not begun.wait(0.1)
     other.join()
     assert begun.is_set()
+
+
+def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flight_module, "PATIENCE", 0.05)
+    flight = Flight()
+    seen: list[bool] = []
+
+    def use() -> None:
+        with flight.alone() as alone:
+            seen.append(alone)
+        with flight.backward():
+            seen.append(True)
+
+    with flight.alone():
+        other = threading.Thread(target=use)
+        other.start()
+        other.join(60)
+    assert seen == [False, True]
 
 
 def test_training_in_threads_does_not_end_the_process() -> None:
