@@ -182,6 +182,8 @@ class Gatherer:
             return self._of_run(context, complete)
 
     def _of_run(self, context: Observation | None, complete: bool) -> Evidence:
+        if self._collector.overlapped:  # what was noted before may have been reached unseen
+            self._unreached.clear()
         self._remember(Names(), context)
         evidence = of_run(self._collector, self._known, context.runs_of if context else None)
         gone = tuple(fact for ref, fact in list(self._unreached.values()) if ref() is None)

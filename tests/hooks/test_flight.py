@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 import explorer
+from explorer.watching import Watch
 from hooks import flight as flight_module
 from hooks.flight import Flight
 
@@ -101,34 +102,58 @@ def test_training_in_threads_does_not_end_the_process() -> None:
         assert (ran.returncode, ran.stdout) == (0, "trained\n"), ran.stderr
 
 
-def test_what_could_not_be_seen_is_held_against_nobody() -> None:
-    """One thread is kept inside its backward; what the other trains loses its gradients again."""
-    inside, done = threading.Event(), threading.Event()
+class Slow:
+    """A backward in a thread of its own, which another thread lets end."""
 
-    def wait(grad: torch.Tensor) -> None:
-        inside.set()
-        done.wait(60)
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._inside, self._done = threading.Event(), threading.Event()
+        self._running = threads.submit(self._run)
+        assert self._inside.wait(60)
 
-    def slow() -> None:
+    def _wait(self, grad: torch.Tensor) -> None:
+        self._inside.set()
+        self._done.wait(60)
+
+    def _run(self) -> None:
         held = torch.ones(2, requires_grad=True)
         loss = (held * 2).sum()
-        held.register_hook(wait)
+        held.register_hook(self._wait)
         loss.backward()
 
-    def train() -> nn.Linear:
+    def end(self) -> None:
+        self._done.set()
+        self._running.result()
+
+
+def codes(watch: Watch) -> list[str]:
+    return [finding.code for report in watch.reports for finding in report.findings]
+
+
+def test_what_could_not_be_seen_is_held_against_nobody() -> None:
+    def train() -> None:
         model = nn.Linear(4, 2)
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         for _ in range(3):
             functional.mse_loss(model(torch.randn(8, 4)), torch.zeros(8, 2)).backward()
             optimizer.step()
             optimizer.zero_grad()
-        return model
 
     with explorer.watch(every=100) as watch, ThreadPoolExecutor(2) as threads:
-        waiting = threads.submit(slow)
-        assert inside.wait(60)
+        slow = Slow(threads)
         threads.submit(train).result()
-        done.set()
-        waiting.result()
+        slow.end()
     assert watch.calls == 4
-    assert [finding.code for report in watch.reports for finding in report.findings] == []
+    assert codes(watch) == []
+
+
+def test_what_was_noted_before_calls_overlapped_is_dropped() -> None:
+    with explorer.watch(check="off") as watch, ThreadPoolExecutor(1) as threads:
+        model, x = nn.Linear(4, 2), torch.randn(8, 4)
+        late = model(x).pow(2).mean()
+        nn.Linear(4, 2)(x).pow(2).mean().backward()  # here `model` is not reached yet
+        slow = Slow(threads)
+        late.backward()
+        model.zero_grad()
+        del model, late
+        slow.end()
+    assert codes(watch) == []
