@@ -32,7 +32,6 @@ from hooks.forward import Observation
 from hooks.nodes import Capture, Event, Observer, capture
 from hooks.unseen import unseen
 
-OVERLAPPED = "the light record leaves out backward calls that ran while another thread's was running"
 PLACES = 1000
 """Lines that call backward whose variables are read for names."""
 
@@ -85,6 +84,7 @@ class Light:
     norms: tuple[float, float] = (float("inf"), 0.0)
     bad: Bad | None = None
     journal: Journal | None = None
+    beside: int = 0
 
     def __post_init__(self) -> None:
         self._layers = Layers()
@@ -98,20 +98,17 @@ class Light:
     ) -> Iterator[None]:
         """Measure one backward call; an exception of its own passes through.
 
-        One that runs beside another thread's is left out: the hooks sit on all leaves, and torch may be
-        reading what they are put into.
+        Of one that runs beside another thread's no gradients are measured: the hooks sit on all leaves, and
+        torch may be reading what they are put into.
         """
-        now = None
         with flight.alone() as alone:
-            if alone:
-                now = self._begin(call, number, explored, context)
+            now = self._begin(call, number, explored, context, measured=alone)
             if now is not None:
                 now.capture.__enter__()
         if now is None:
-            if not alone and OVERLAPPED not in self.problems:
-                self.problems.append(OVERLAPPED)
             yield
             return
+        self.beside += not alone
         error = ""
         try:
             yield
@@ -162,12 +159,14 @@ class Light:
             parts.append(f"gradient {self.norms[0]:.3g} to {self.norms[1]:.3g}")
         if self.bad is not None:
             parts.append(f"not finite in {self.bad.calls:,}, first in call {self.bad.step.call}")
+        if self.beside:
+            parts.append(f"{self.beside:,} not measured, beside another thread's")
         if self.journal is not None and self.journal.written:
             parts.append(f"by layer in {self.journal.path}")
         return " · ".join(parts)
 
     def _begin(
-        self, call: BackwardCall, number: int, explored: bool, context: Observation | None
+        self, call: BackwardCall, number: int, explored: bool, context: Observation | None, measured: bool
     ) -> _Call | None:
         if not self._open:
             return None
@@ -176,7 +175,7 @@ class Light:
                 self._learn(call, number, explored, context)
             nodes, layers, tensors = self._layers.targets()
             sums = Sums(layers)
-            watching = capture(nodes, _of_this_thread(sums.observe))
+            watching = capture(nodes if measured else (), _of_this_thread(sums.observe))
             where = source_of(call.frame)
             return _Call(
                 number, perf_counter(), sums, watching, _loss(call), tensors, layers, where, explored
