@@ -19,6 +19,11 @@ EXPLODED, GROWING = 1e3, 1.5
 """The same for growth: gain 3 has 1.5e9 and 2.87; Kaiming 0.91."""
 LAYERS = 4
 """Fewer layers with parameters of their own are not judged."""
+_SMALLER = "Initialise with a smaller gain, normalise, or clip with clip_grad_norm_."
+_FEWER = (
+    "Initialise the recurrent matrix orthogonally or smaller, clip with clip_grad_norm_, "
+    "backpropagate through fewer steps, or use an LSTM or GRU."
+)
 _NORMALISED = ("BatchNorm", "LayerNorm", "GroupNorm", "RmsNorm")
 """In the names of nodes that divide by the spread of what enters, and so the gradient as well."""
 _THROUGH = frozenset(
@@ -52,23 +57,9 @@ def exploding_gradient(report: Report, evidence: Evidence) -> Iterator[Finding]:
     The same from use to use of one matrix, as a recurrent network has it from step to step. (There the
     gradient of a healthy network may well shrink: what was long ago matters less.)
     """
-    flow = _flow(report)
-    if flow is not None and flow.explodes:
-        yield flow.finding(
-            "exploding-gradient",
-            "grows",
-            flow.factors.index(max(flow.factors)),
-            "Initialise with a smaller gain, normalise, or clip with clip_grad_norm_.",
-        )
-    flow = _recurrence(report)
-    if flow is not None and flow.explodes:
-        yield flow.finding(
-            "exploding-gradient",
-            "grows",
-            flow.factors.index(max(flow.factors)),
-            "Initialise the recurrent matrix orthogonally or smaller, clip with clip_grad_norm_, "
-            "backpropagate through fewer steps, or use an LSTM or GRU.",
-        )
+    for flow, advice in ((_flow(report), _SMALLER), (_recurrence(report), _FEWER)):
+        if flow is not None and flow.explodes:
+            yield flow.finding("exploding-gradient", "grows", flow.factors.index(max(flow.factors)), advice)
 
 
 @dataclass(frozen=True, slots=True)
