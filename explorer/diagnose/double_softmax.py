@@ -66,7 +66,7 @@ def double_softmax(report: Report, evidence: Evidence) -> Iterator[Finding]:
 
 
 def _behind(graph: Graph, node: Node) -> Node | None:
-    """The same, past any reshape."""
+    """The node behind the first input of `node`, past any reshape."""
     found = input_of(graph, node)
     while found is not None and found.name in _VIEWS:
         found = input_of(graph, found)
