@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from explorer.formulas import formulas
-from explorer.glimpse import Glimpse, Kept, Notes, Problem, Shape, Sight, spelled
+from explorer.glimpse import Glimpse, Kept, Problem, Shape, Sight, Told, spelled
 from explorer.graph import Edge, Node, Saved, Source, TensorSpec
 from explorer.measure import dtype_name
 from explorer.places import line_of
@@ -23,17 +23,18 @@ Link = tuple[int, int, int, int]
 class Describer:
     """Turns every glimpse into plain data, sharing equal specs and numbering storages.
 
-    Calling it gives all nodes and edges; `problems` then says what could not be told of them, and why.
+    Calling it gives all nodes and edges; `problems` then says what could not be told of them, and why. It may
+    be called long after the backward: what it is given must hold no tensor and no live node.
     """
 
     def __init__(
-        self, sight: Sight, links: Sequence[Link], roots: Sequence[tuple[int, int]], notes: Notes | None
+        self, sight: Sight, links: Sequence[Link], roots: Sequence[tuple[int, int]], told: Told | None
     ) -> None:
         self.problems = sight.failures
         self._sight = sight
         self._links = links
         self._rooted = {node for node, _ in roots}
-        self._notes = notes
+        self._told = told
         self._specs: dict[Any, TensorSpec] = {}
         self._storages: dict[int, int] = {}
 
@@ -83,13 +84,13 @@ class Describer:
 
     def _known(self, row: Glimpse) -> NodeContext | None:
         """Where the node was made; the first failure ends the asking, and is told in `problems`."""
-        if self._notes is None or row.where is None:
+        if self._told is None or row.where is None:
             return None
         try:
-            return self._notes.told(row.where, row.species)
+            return self._told(row.where, row.species)
         except Exception as error:  # noqa: BLE001 - the graph is worth showing without it
             self.problems.append(f"reading the context of nodes failed: {type(error).__name__}: {error}")
-            self._notes = None
+            self._told = None
             return None
 
     def _spec(self, metadata: Any) -> TensorSpec | None:

@@ -35,6 +35,10 @@ Kept: TypeAlias = "tuple[str, Any]"
 """A saved value's name, and a `Shape`, numbers, the text of another value, or a `Problem`."""
 
 
+Told: TypeAlias = "Callable[[Any, Species], NodeContext | None]"
+"""Puts in words what was read where a node was made, at any time after."""
+
+
 class Problem(str):
     """Why a saved value could not be read."""
 
@@ -75,10 +79,13 @@ class Glimpse:
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """Where nodes were made: `of` reads it from a live node, `told` puts it in words at any time after."""
+    """Where nodes were made: `of` reads it from a live node, `told` may be called when that is long gone.
+
+    So `told` is kept, and holds no tensor and no live node.
+    """
 
     of: Callable[[AutogradNode], Any]
-    told: Callable[[Any, Species], NodeContext | None]
+    told: Told
 
     @classmethod
     def at_once(cls, context: Callable[[AutogradNode], NodeContext | None]) -> Notes:

@@ -114,7 +114,7 @@ def trace(
         sight = look(live, ids, names or Names(), notes, saved, values and len(live) <= LIMIT)
         links = found.links()
         places = tuple((ids[node], slot) for node, slot in starts)
-        describe = Describer(sight, links, places, notes)
+        describe = Describer(sight, links, places, notes.told if notes is not None else None)
         graph = Graph.later(describe, places, tuple(found.arity), describe.problems)
         return Trace(graph, tuple(live), links, sight)
 

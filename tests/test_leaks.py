@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType
@@ -127,6 +128,114 @@ def cycles_of(run: Callable[[], object]) -> int:
 def test_a_watch_goes_without_the_garbage_collector(run: Callable[[], None]) -> None:
     # A full collection takes longer than many steps, and comes the sooner the more is left to it.
     assert cycles_of(run) == 0
+
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+def plain_step(model: nn.Module) -> Tensors:
+    x = torch.randn(20, 3)
+    out = model(x)
+    loss = out.pow(2).mean()
+    loss.backward()
+    return x, out, loss
+
+
+def step_by_grad(model: nn.Module) -> Tensors:
+    x = torch.randn(20, 3, requires_grad=True)
+    out = model(x)
+    loss = out.pow(2).mean()
+    return x, out, loss, *torch.autograd.grad(loss, [x, out])
+
+
+def step_of_second_order(model: nn.Module) -> Tensors:
+    x = torch.randn(20, 3, requires_grad=True)
+    (slope,) = torch.autograd.grad(model(x).mean(), [x], create_graph=True)
+    loss = slope.pow(2).sum()
+    loss.backward()
+    return x, slope, loss
+
+
+def step_run_twice(model: nn.Module) -> Tensors:
+    x = torch.randn(20, 3)
+    loss = model(x).pow(2).mean()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    return x, loss
+
+
+def step_that_fails(model: nn.Module) -> Tensors:
+    x = torch.randn(20, 3)
+    out = model(x)
+    loss = Fails.apply(out).pow(2).mean()
+    with pytest.raises(ArithmeticError):
+        loss.backward()
+    return x, out, loss
+
+
+def step_on_changed_values(model: nn.Module) -> Tensors:
+    x = torch.randn(20, 3)
+    gate = model(x).sigmoid()
+    loss = (gate * gate).mean()
+    gate.mul_(2)
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        loss.backward()
+    return x, gate, loss
+
+
+def step_with_hooks_and_cuts(model: nn.Module) -> Tensors:
+    x = torch.randn(20, 3)
+    out = model(x)
+    out.register_hook(lambda grad: grad * 2)
+    out.retain_grad()
+    weight = out.detach()
+    loss = (out * weight).mean()
+    loss.backward()
+    return x, out, weight, loss
+
+
+STEPS = [
+    plain_step, step_by_grad, step_of_second_order, step_run_twice, step_that_fails,
+    step_on_changed_values, step_with_hooks_and_cuts,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "asked", [{"check": "off"}, {"check": "sample"}, {"check": "full"}, {"check": "off", "every": 2}]
+)
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+def test_an_open_watch_keeps_no_tensor_of_the_steps_behind_it(
+    step: Callable[[nn.Module], Tensors], asked: dict[str, Any]
+) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    gc.collect()
+    gc.disable()  # what goes has to go by itself: a step's memory is needed for the next one
+    try:
+        with explorer.watch(model, **asked) as watch:
+            for _ in range(3):
+                model.zero_grad()
+                refs = [weakref.ref(tensor) for tensor in step(model)]
+                assert [ref() for ref in refs] == [None] * len(refs)
+    finally:
+        gc.enable()
+    assert all(report.graph.nodes for report in watch.reports)
+
+
+@pytest.mark.parametrize("check", ["off", "sample", "full"])
+def test_a_report_keeps_no_tensor(check: Any) -> None:
+    def explored() -> tuple[explorer.Report, list[weakref.ref[torch.Tensor]]]:
+        x = torch.randn(5, 3, requires_grad=True)
+        loss = x.exp().mean()
+        return explorer.explore(loss, check=check), [weakref.ref(x), weakref.ref(loss)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        report, refs = explored()
+        assert [ref() for ref in refs] == [None, None]
+    finally:
+        gc.enable()
+    assert report.graph.nodes
 
 
 def test_a_cycle_would_be_noticed() -> None:
