@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from explorer.formulas import formulas
-from explorer.glimpse import Glimpse, Kept, Problem, Shape, Sight, Told, spelled
+from explorer.glimpse import Glimpse, Kept, Problem, Shape, Sight, Spec, Told, spelled
 from explorer.graph import Edge, Node, Saved, Source, TensorSpec
 from explorer.measure import dtype_name
 from explorer.places import line_of
@@ -60,7 +60,7 @@ class Describer:
                 names=row.names,
                 role=row.role,
                 module=known.module if known else "",
-                outputs=tuple(map(self._spec, row.metadata)),
+                outputs=tuple(map(self._spec, row.outputs)),
                 hooks=row.hooks,
             )
         return Node(
@@ -74,7 +74,7 @@ class Describer:
             module_call=known.module_call if known else 0,
             source=_source(known) if known else None,
             operation=known.operation if known else "",
-            outputs=tuple(map(self._spec, row.metadata)),
+            outputs=tuple(map(self._spec, row.outputs)),
             saved=tuple(map(self._saved, row.saved)) if row.saved else (),
             formula=formulas(species.name),
             sequence_nr=row.number,
@@ -93,21 +93,16 @@ class Describer:
             self._told = None
             return None
 
-    def _spec(self, metadata: Any) -> TensorSpec | None:
+    def _spec(self, seen: Spec) -> TensorSpec | None:
         """The spec of one forward output; equal specs are one object."""
-        try:
-            shape = tuple(metadata.shape)
-        except RuntimeError:
-            # A strided nested tensor has no shape to tell.
-            if not metadata.is_nested_tensor:
-                return None
-            return TensorSpec((), dtype_name(metadata.dtype), str(metadata.device), "nested")
-        key = (shape, metadata.dtype, metadata.device)
+        shape, dtype, device, nested = seen
+        if shape is None:
+            return TensorSpec((), dtype_name(dtype), str(device), "nested") if nested else None
+        key = (shape, dtype, device)
         found = self._specs.get(key)
         if found is None:
             plain = tuple(int(size) if type(size) is int else _symbolic(size) for size in shape)
-            layout = "nested" if metadata.is_nested_tensor else "strided"
-            found = TensorSpec(plain, dtype_name(metadata.dtype), str(metadata.device), layout)
+            found = TensorSpec(plain, dtype_name(dtype), str(device), "nested" if nested else "strided")
             self._specs[key] = found
         return found
 

@@ -134,7 +134,7 @@ class Exploring:
             self.leaves = {node.variable: i for i, node in enumerate(self.trace.live) if is_leaf(node)}
         self.inputs = tuple(self.leaves) if own else tuple(inputs)
         with self.stages.guard("reading forward values"):
-            outputs = [len(row.metadata) for row in self.trace.sight.rows]
+            outputs = [len(row.outputs) for row in self.trace.sight.rows]
             self._forward = with_values(self.trace.graph, self.trace.live, outputs, value_of)
         with self.stages.guard("the record of gradients"), no_collection():
             self._recorder = Recorder(self.trace, self.inputs, pruned=not own)

@@ -35,6 +35,10 @@ Kept: TypeAlias = "tuple[str, Any]"
 """A saved value's name, and a `Shape`, numbers, the text of another value, or a `Problem`."""
 
 
+Spec: TypeAlias = "tuple[tuple[Any, ...] | None, torch.dtype, torch.device, bool]"
+"""A forward output: its shape (None for a nested tensor that has none to tell), dtype, device, and whether it
+is nested. Of plain objects: torch's own ``_input_metadata`` would lie in the midst of the step's tensors, and
+what is kept there from step to step keeps their memory from being used again in one piece."""
 Told: TypeAlias = "Callable[[Any, Species], NodeContext | None]"
 """Puts in words what was read where a node was made, at any time after."""
 
@@ -68,7 +72,7 @@ class Glimpse:
     """One node, as it was seen. `where` is what `Notes.told` makes a `NodeContext` of."""
 
     species: Species
-    metadata: Sequence[Any]
+    outputs: Sequence[Spec]
     where: Any = None
     number: int | None = None
     saved: Sequence[Kept] = ()
@@ -136,7 +140,7 @@ def look(
     rows, of = sight.rows, notes.of if notes is not None else None
     for index, node in enumerate(live):
         species = species_of(node)
-        row = Glimpse(species, node._input_metadata)
+        row = Glimpse(species, _specs(node))
         rows.append(row)
         if of is not None:
             try:
@@ -152,7 +156,7 @@ def look(
             sight.custom.append(index)
         if index in results:
             row.names = results[index]
-        row.hooks = _result_hooks(node, names, len(row.metadata), bool(row.names))
+        row.hooks = _result_hooks(node, names, len(row.outputs), bool(row.names))
         if saved and species.keeps:
             row.saved = _saved(index, node, leaves, values, sight)
     with torch.no_grad():
@@ -184,6 +188,18 @@ def _results(ids: Mapping[AutogradNode, int], names: Names) -> dict[int, tuple[s
         index: tuple(name for _, given in sorted(rows, key=lambda row: row[0]) for name in given)
         for index, rows in found.items()
     }
+
+
+def _specs(node: AutogradNode) -> list[Spec]:
+    """The specs of the node's forward outputs."""
+    found: list[Spec] = []
+    for metadata in node._input_metadata:
+        try:
+            shape = tuple(metadata.shape)
+        except RuntimeError:
+            shape = None
+        found.append((shape, metadata.dtype, metadata.device, metadata.is_nested_tensor))
+    return found
 
 
 def _leaf(row: Glimpse, tensor: torch.Tensor, names: Names) -> None:

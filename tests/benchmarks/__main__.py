@@ -256,8 +256,10 @@ from contextlib import nullcontext
 from tests.benchmarks.{home} import {table}
 forward = {table}({arguments})[{model!r}]
 with explorer.watch(check="off") if {watched} else nullcontext():
-    for _ in range(2):
-        forward().backward()
+    for _ in range(8):
+        batch = torch.ones(4 << 20)  # 16 MiB in a variable of each step, as a loader gives them
+        loss = forward()
+        loss.backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 MILLION = """
@@ -285,7 +287,7 @@ def printed(code: str) -> list[float]:
 
 
 def peak_memory(model: str, home: str, table: str, arguments: str) -> Row:
-    """Peak memory of two watched steps, to that of two plain ones; fresh processes, ours imported in both.
+    """Peak memory of eight watched steps to that of eight plain ones; fresh processes, ours imported in both.
 
     Args:
         home: the module of the benchmark in which `table` gives the forward passes by `model`.
