@@ -7,6 +7,7 @@ and dicts. No property, ``__getattr__`` or ``__repr__`` of the user's runs.
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from inspect import CO_OPTIMIZED
@@ -21,6 +22,8 @@ from hooks.modules import wrapped_as
 
 CONTAINER_LIMIT = 10_000
 """Containers with more entries than this are not searched for tensors."""
+_NO_TENSOR = frozenset({bool, int, float, str, type(None), dict, OrderedDict, set, tuple, list})
+"""Types of most attributes of a module."""
 
 
 @dataclass
@@ -139,7 +142,9 @@ def _submodules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     while waiting:
         path, current, above = waiting.pop()
         yield path, current
-        children = _attributes(current).get("_modules") or {}
+        children = _attributes(current).get("_modules")
+        if not children:
+            continue
         wrapped = wrapped_as(current)
         for key, child in reversed(list(children.items())):
             if issubclass(type(child), nn.Module) and id(child) not in above:
@@ -154,7 +159,9 @@ def _owned(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         if issubclass(type(value), torch.Tensor):
             yield key, value
     for key, value in list(attributes.items()):
-        if issubclass(type(value), torch.Tensor) and value.requires_grad and value.is_leaf:
+        if type(value) in _NO_TENSOR or not issubclass(type(value), torch.Tensor):
+            continue
+        if value.requires_grad and value.is_leaf:
             yield key, value
 
 
@@ -164,8 +171,9 @@ def _unsharded(tree: Iterable[tuple[str, nn.Module]]) -> dict[int, list[tuple[st
     They are the leaves of the graph, and no module holds them when backward is called.
     """
     found: dict[int, list[tuple[str, torch.Tensor]]] = {}
-    for _, module in tree:
-        state = getattr(module, "_get_fsdp_state", None) if _is_sharded(module) else None
+    sharded = {kind for kind in {type(module) for _, module in tree} if _is_sharded(kind)}
+    for _, module in tree if sharded else ():
+        state = getattr(module, "_get_fsdp_state", None) if type(module) in sharded else None
         held = vars(state()) if state is not None else {}
         groups = held.get("_fsdp_param_groups") or [held.get("_fsdp_param_group")]
         for parameter in (one for group in groups if group is not None for one in group.fsdp_params):
@@ -175,8 +183,8 @@ def _unsharded(tree: Iterable[tuple[str, nn.Module]]) -> dict[int, list[tuple[st
     return found
 
 
-def _is_sharded(module: nn.Module) -> bool:
-    return any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
+def _is_sharded(kind: type) -> bool:
+    return any(base.__name__ == "FSDPModule" for base in kind.__mro__)
 
 
 def _optimized(optimizer: Any) -> Iterator[torch.Tensor]:

@@ -127,4 +127,5 @@ def _nodes(start: AutogradNode | None) -> list[AutogradNode]:
 def _count(start: AutogradNode | None, since: int) -> tuple[int, int]:
     """(nodes behind `start`, those of them numbered below `since`)."""
     nodes = _nodes(start)
-    return len(nodes), sum(1 for node in nodes if node._sequence_nr() < since)
+    # Numbers begin at 0: before the second call of a line no node can be from the one before.
+    return len(nodes), sum(1 for node in nodes if node._sequence_nr() < since) if since > 0 else 0
