@@ -38,10 +38,12 @@ def rounded_dot(a: Values, b: Values, ea: Errors, eb: Errors, run: Run) -> tuple
     if not run.bounds:
         return value, 0.0
     errors: Errors = None
-    if ea is not None or eb is not None:
-        zero = [0.0] * count
-        quads = zip(a, b, ea or zero, eb or zero, strict=True)
-        errors = [abs(q) * e + abs(p) * f + e * f for p, q, e, f in quads]
+    if ea is not None and eb is not None:
+        errors = [abs(q) * e + abs(p) * f + e * f for p, q, e, f in zip(a, b, ea, eb, strict=True)]
+    elif ea is not None:
+        errors = list(map(mul, map(abs, b), ea))
+    elif eb is not None:
+        errors = list(map(mul, map(abs, a), eb))
     return value, reduce.sum_bound(value, terms, errors, run, run.rounding.product)
 
 
