@@ -12,13 +12,13 @@ from math import hypot, inf, isfinite, nan
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from explorer.journal import LayerGradient, layer_of
 from explorer.measure import elements
 from explorer.names import Names
 from explorer.report import SMALL
 from hooks.nodes import AutogradNode, Event, is_leaf
+from hooks.unseen import unseen
 
 COUNTED, SAMPLED = 2**16, 2**14
 """Of up to so many elements the zeros are counted; of more, some so many elements are looked at."""
@@ -61,7 +61,7 @@ class Layers:
         nodes: list[AutogradNode] = []
         layers: list[str] = []
         tensors: list[torch.Tensor] = []
-        with torch.enable_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
+        with torch.enable_grad(), unseen():
             for key, (ref, layer) in list(self._leaves.items()):
                 tensor = ref()
                 if tensor is None:
@@ -133,7 +133,7 @@ class Sums:
 def norms(live: Sequence[AutogradNode]) -> dict[int, float]:
     """The 2-norm of the ``.grad`` of each leaf among `live` that has one, by its place there."""
     sums = Sums()
-    with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
+    with torch.no_grad(), unseen():
         for place, node in enumerate(live):
             gradient = whole_gradient(node.variable) if is_leaf(node) else None
             if gradient is not None:

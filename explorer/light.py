@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from explorer.diagnose.registry import SEVERITIES
 from explorer.graph import Source
@@ -200,7 +199,7 @@ class Light:
             seconds = perf_counter() - now.began
             if now.capture.problem:
                 self.problems.append(f"the light record of call {now.number}: {now.capture.problem}")
-            with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
+            with torch.no_grad(), unseen():
                 for asked, result in zip(call.inputs, call.result or (), strict=False):
                     layer = self._layers.layer(asked) if isinstance(asked, torch.Tensor) else None
                     if layer is not None and result is not None:
@@ -280,7 +279,7 @@ def _loss(call: BackwardCall) -> torch.Tensor | None:
         or root.is_meta
     ):
         return None
-    with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
+    with torch.no_grad(), unseen():
         return root.clone()
 
 

@@ -19,12 +19,12 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 from hooks.attached import NodeHooks
 from hooks.checkpointed import forget, looking
 from hooks.collection import no_collection
 from hooks.handles import Handles
+from hooks.unseen import unseen
 
 AutogradNode: TypeAlias = Any
 """A live ``grad_fn``: generated C++ classes, CppFunction and Python Functions share no base class."""
@@ -147,7 +147,7 @@ class Capture:
             return
         try:
             if _recording() or _dispatch_modes() or _function_modes():
-                with torch.no_grad(), torch._C.DisableTorchFunction(), _disable_current_modes():
+                with torch.no_grad(), unseen():
                     observe(event)
             else:  # operations of ours would neither be recorded by autograd nor seen by a mode
                 observe(event)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -54,14 +54,28 @@ class Twice(torch.autograd.Function):
         return gradients[0] * 2
 
 
-def train() -> None:
+class Own(torch.Tensor):
+    """A class of the user's that is told of every call on its tensors, the reading of attributes included."""
+
+    seen: ClassVar[list[str]] = []
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cls.seen.append(getattr(func, "__name__", str(func)))
+        return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call] # torch leaves it untyped
+
+
+def train(kind: type[torch.Tensor] = torch.Tensor) -> None:
+    """A little of everything, on inputs and a weight of class `kind`."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    first = nn.Linear(3, 4)
+    first.weight = nn.Parameter(first.weight.detach().as_subclass(kind))
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(4, 1))
     average, optimizer = torch.zeros(4, 3), torch.optim.Adam(model.parameters())
     weight: Any = next(model.parameters())
     for _ in range(4):
         optimizer.zero_grad()
-        inputs = torch.randn(20, 3)
+        inputs = torch.randn(20, 3).as_subclass(kind)
         few = model(inputs[:1])
         few.register_hook(lambda gradient: gradient)
         total = Twice.apply(few.sum())  # type: ignore[no-untyped-call] # torch leaves it untyped
@@ -126,6 +140,60 @@ def test_a_mode_sees_nothing_of_ours(name: str, mode: Any, outside: bool, tmp_pa
     assert watch.problems == []
     assert watch.reports
     assert all(not report.problems for report in watch.reports)
+
+
+def test_a_class_of_tensors_is_not_asked_by_a_backward_of_our_own() -> None:
+    x = nn.Parameter(torch.randn(5, 3).as_subclass(Own))
+    loss = (x.tanh() @ torch.randn(3, 2)).square().mean()
+    Own.seen.clear()
+    report = explorer.explore(loss)
+    graph = explorer.walk(loss)
+    words = str(explorer.why(x, loss)) + str(explorer.paths(loss, x))
+    assert Own.seen == []
+    assert len(report.graph.nodes) == len(graph.nodes) == 9  # torch makes an alias of each result
+    assert report.check.statuses == {"match": 9}
+    assert words
+
+
+@pytest.mark.parametrize("name", WATCHES)
+def test_a_class_of_tensors_is_not_asked_by_us(name: str, tmp_path: Path) -> None:
+    Own.seen.clear()
+    train(Own)
+    plain = list(Own.seen)
+    Own.seen.clear()
+    with WATCHES[name](tmp_path) as watch:
+        train(Own)
+    assert Own.seen == plain
+    assert len(plain) > 100
+    assert watch.reports
+    assert Own.seen == plain
+    assert watch.problems == []
+    assert all(not report.problems for report in watch.reports)
+
+
+def test_an_interrupt_leaves_classes_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = torch._C.DisableTorchFunctionSubclass
+
+    class Interrupted:
+        """As if Ctrl-C came right after the guard was entered."""
+
+        def __init__(self) -> None:
+            self.guard = guard()
+
+        def __enter__(self) -> None:
+            self.guard.__enter__()
+            raise KeyboardInterrupt
+
+        def __exit__(self, *raised: object) -> None:
+            self.guard.__exit__(None, None, None)
+
+    Own.seen.clear()
+    with monkeypatch.context() as patches:
+        patches.setattr(torch._C, "DisableTorchFunctionSubclass", Interrupted)
+        with pytest.raises(KeyboardInterrupt), unseen():
+            pass
+    torch.ones(2).as_subclass(Own).neg()
+    assert Own.seen == ["neg"]
 
 
 def test_fake_tensors_are_walked_and_never_read() -> None:
