@@ -247,6 +247,9 @@ class Exploring:
         if self._recorder is not None:
             with self.stages.guard("the record of gradients"), no_collection():
                 gradients, edge_gradients = self._recorder.finish(returned)
+                for reason, count in self._recorder.refused.items():
+                    gradient = "1 gradient" if count == 1 else f"{count} gradients"
+                    self.stages.problems.append(f"{gradient} could not be read: {reason}")
         elif self._unrecorded:
             gradients = ()  # not known; None would say that no gradient came
         if self._checker is not None:

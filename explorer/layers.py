@@ -17,6 +17,7 @@ from explorer.journal import LayerGradient, layer_of
 from explorer.measure import elements
 from explorer.names import Names
 from explorer.report import SMALL
+from hooks.memory import runs_python
 from hooks.nodes import AutogradNode, Event, is_leaf
 from hooks.unseen import unseen
 
@@ -66,7 +67,7 @@ class Layers:
                 tensor = ref()
                 if tensor is None:
                     del self._leaves[key]
-                elif tensor.requires_grad and tensor.is_leaf:
+                elif tensor.requires_grad and tensor.is_leaf and not runs_python(tensor):
                     try:
                         node = tensor.view_as(tensor).grad_fn
                     except RuntimeError:  # some layouts (compressed sparse) and freed storages have no view
@@ -102,8 +103,11 @@ class Sums:
                 self.add(self._layers[event.index], tensor)
 
     def add(self, layer: str, tensor: torch.Tensor) -> None:
-        """Measure one gradient, now or (on a device) in `finish`."""
-        flat = elements(tensor)
+        """Measure one gradient, now or (on a device) in `finish`.
+
+        One whose class has a ``__torch_dispatch__`` of the user's is passed over: it would see the reading.
+        """
+        flat = None if runs_python(tensor) else elements(tensor)
         if flat is None:
             return
         if flat.is_complex():

@@ -28,6 +28,7 @@ from explorer.report import Finding
 from hooks.backward import BackwardCall
 from hooks.flight import Flight
 from hooks.forward import Observation
+from hooks.memory import runs_python
 from hooks.nodes import Capture, Event, Observer, capture
 from hooks.unseen import unseen
 
@@ -277,6 +278,7 @@ def _loss(call: BackwardCall) -> torch.Tensor | None:
         or root.numel() != 1
         or not root.is_floating_point()
         or root.is_meta
+        or runs_python(root)
     ):
         return None
     with torch.no_grad(), unseen():

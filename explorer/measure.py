@@ -154,7 +154,7 @@ def _in_one_line(tensor: torch.Tensor) -> tuple[torch.Tensor | None, int]:
     return (tensor.view(-1) if tensor.is_contiguous() else None), times
 
 
-def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:
+def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> bool:
     """Measure `tensor` and hand the record to `receive`: now, or when `pending` is fetched.
 
     Sparse gradients are coalesced first, halves are summed in float32, nested ones measured over all
@@ -167,13 +167,13 @@ def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:
     record = at_once(tensor)
     if record is not None:
         receive(record)
-        return
+        return True
     if runs_python(tensor):
         raise RuntimeError(f"reading a {type(tensor).__name__} would run its own __torch_dispatch__")
     shape, dtype = _shape(tensor), dtype_name(tensor.dtype)
     flat = elements(tensor)
     if flat is None:
-        return
+        return False
     numel = flat.numel() if tensor.is_nested else math.prod(shape)
     if flat.is_cuda:
         if numel <= SMALL:
@@ -183,13 +183,13 @@ def measure(tensor: torch.Tensor, pending: Pending, receive: Receive) -> None:
         else:
             norm = torch.linalg.vector_norm(flat, dtype=_widest(flat.dtype))
             pending.norms.append((norm, shape, dtype, numel, receive))
-        return
-    if numel <= SMALL:
+    elif numel <= SMALL:
         sparse = flat is not tensor and tensor.layout is not torch.strided and not tensor.is_nested
         dense = tensor.to_dense() if sparse else flat
         receive(_from_values(dense.reshape(-1).tolist(), shape, dtype))
     else:
         receive(_from_large(flat, shape, dtype, numel))
+    return True
 
 
 def has_data(tensor: torch.Tensor) -> bool:

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from explorer.measure import Pending, at_once, has_data, in_shape_of, measure
+from explorer.measure import Pending, at_once, in_shape_of, measure
 from explorer.report import GradientRecord, NodeGradients
 from explorer.trace import Trace
+from hooks.memory import runs_python
 from hooks.nodes import Event, Gradients
 
 Slot = tuple[int, int]
@@ -34,6 +35,8 @@ class Recorder:
         inputs: what ``backward(inputs=...)`` or ``grad`` was asked for. Their nodes do not run, so what
             they received is put together from what their consumers sent, or taken from the result.
         pruned: whether `inputs` leave nodes out beside their own, so that not all that is sent arrives.
+
+    `refused` tells how many gradients could not be read, by the reason.
     """
 
     def __init__(self, trace: Trace, inputs: Sequence[Any] = (), pruned: bool = True) -> None:
@@ -44,6 +47,7 @@ class Recorder:
         self._times: list[tuple[float, int] | None] = [None] * len(trace.live)
         self._edges: list[GradientRecord | None] = [None] * len(trace.links)
         self._unread: dict[int, int] = {}
+        self.refused: dict[str, int] = {}
         self._pending = Pending()
         self._alone = _sole_edges(trace)
         self._sent: dict[Slot, Sent] = {}
@@ -61,9 +65,7 @@ class Recorder:
                 continue
             sent = self._sent.pop((node, slot), None)
             record = self._arrived(sent, tensor) if sent is not None else None
-            received[slot] = record or self._measured(tensor, received, slot)
-            if received[slot] is None:
-                self._note_unread(node, tensor)
+            received[slot] = record or self._measured(tensor, received, slot, node)
         if event.grad_inputs is not None:
             self._contributions(node, event.grad_inputs, event.grad_outputs)
 
@@ -94,14 +96,29 @@ class Recorder:
         return tuple(nodes), tuple(self._edges)
 
     def _measured(
-        self, tensor: torch.Tensor, records: list[GradientRecord | None], place: int
+        self,
+        tensor: torch.Tensor,
+        records: list[GradientRecord | None],
+        place: int,
+        receiver: int | None = None,
     ) -> GradientRecord | None:
-        """The record of `tensor`; None where it is yet to come from a device, to ``records[place]``."""
-        record = at_once(tensor)
-        if record is None:
-            measure(tensor, self._pending, _into(records, place))
-            record = records[place]
-        return record
+        """The record of `tensor`; None where it is yet to come from a device, to ``records[place]``.
+
+        None as well for one without data, and for one that cannot be read: its `receiver` has a gradient
+        unread then.
+        """
+        try:
+            record = at_once(tensor)
+            if record is not None:
+                return record
+            there = measure(tensor, self._pending, _into(records, place))
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            self.refused[reason] = self.refused.get(reason, 0) + 1
+            there = False
+        if not there and receiver is not None:
+            self._unread[receiver] = self._unread.get(receiver, 0) + 1
+        return records[place]
 
     def _arrived(self, sent: Sent, tensor: torch.Tensor) -> GradientRecord | None:
         """The record of what arrived, if it is what was sent and measured then.
@@ -127,7 +144,7 @@ class Recorder:
             if tensor is None:
                 continue
             place = (target, target_slot)
-            if self._requested and place in self._requested:
+            if self._requested and place in self._requested and not runs_python(tensor):
                 self._sums[place] = self._sums[place] + tensor if place in self._sums else tensor.clone()
             record = self._known(tensor, grad_outputs, self._received[node])
             if self._alone[index] and not self._pruned:
@@ -161,14 +178,7 @@ class Recorder:
             received = self._received[node]
             received.extend([None] * (slot + 1 - len(received)))
             if received[slot] is None and tensor is not None:
-                received[slot] = self._measured(tensor, received, slot)
-                if received[slot] is None:
-                    self._note_unread(node, tensor)
-
-    def _note_unread(self, node: int, tensor: torch.Tensor) -> None:
-        """Count a gradient that came without data; what is still on a device has some."""
-        if not has_data(tensor):
-            self._unread[node] = self._unread.get(node, 0) + 1
+                received[slot] = self._measured(tensor, received, slot, node)
 
     def _share(self) -> None:
         """Give each edge that is its target's only source the record of that target."""

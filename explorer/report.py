@@ -144,7 +144,7 @@ class NodeGradients:
     user's tensor hooks), None where none came. `seconds` is the time of the node's own formula;
     with ``check="off"``, and above 100,000 nodes, all since the node before it.
     `index` is its place in the order of execution. `unread` is how many of the gradients that came had no
-    data (meta and fake tensors): they are None in `received` too.
+    data (meta and fake tensors) or could not be read (a problem says why): they are None in `received` too.
     """
 
     received: tuple[GradientRecord | None, ...]

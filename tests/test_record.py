@@ -9,11 +9,13 @@ from torch.utils._pytree import tree_map_only
 
 import explorer
 from explorer import record as recording
+from explorer.journal import Step
 from explorer.measure import Pending, at_once, in_shape_of, measure
 from explorer.record import Recorder
 from explorer.render import reading, text
 from explorer.report import SMALL, GradientRecord
 from explorer.trace import trace
+from explorer.watching import Watch
 from hooks.nodes import capture
 from tests.exploration import explored, same_bits
 from tests.problems import PROBLEMS, Built
@@ -283,9 +285,36 @@ def test_a_subclass_sees_no_operation_of_ours() -> None:
         watched = run()
     assert watched == plain
     assert watch.report is not None
-    assert watch.report.gradients == ()
-    assert any("__torch_dispatch__" in problem for problem in watch.report.problems)
+    assert [one and (one.received, one.unread) for one in watch.report.gradients] == [((None,), 1)] * 4
+    assert watch.report.problems == (
+        "4 gradients could not be read: reading a Wrapped would run its own __torch_dispatch__",
+    )
     assert "not reached" not in str(watch.report)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_gradients_beside_a_subclass_are_measured(asked: bool) -> None:
+    """One that cannot be read hides none of the others, neither in the report nor in the light record."""
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    odd = Wrapped(torch.arange(3.0)).requires_grad_()
+    steps: list[Step] = []
+    with Watch(told=steps.append) as watch:
+        losses = [(odd * 2).sum(), (x * 3).sum()]
+        Wrapped.seen.clear()
+        if asked:
+            torch.autograd.grad(losses, [odd, x])
+        else:
+            torch.autograd.backward(losses)
+    report = watch.report
+    leaf = next(node.id for node in report.graph.nodes if node.names == ("x",))
+    record = report.gradient(leaf)
+    assert record is not None
+    assert record.values == (3.0, 3.0)
+    ran = [one for one in report.gradients if one is not None]
+    assert [one.unread for one in ran] == [one.received == (None,) for one in ran]
+    assert [step.layers["x"].norm for step in steps] == [pytest.approx(18**0.5)]
+    assert watch.problems == []
+    assert "aten.clone.default" not in Wrapped.seen
 
 
 @pytest.mark.parametrize("asked", [False, True])
