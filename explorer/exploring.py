@@ -100,6 +100,7 @@ class Exploring:
         own: bool = False,
         progress: Progress | None = None,
         work_out: int = 0,
+        first: bool = True,
         paths_to: str = "",
         seeds: Sequence[torch.Tensor | None] = (),
         numeric: bool = False,
@@ -139,7 +140,7 @@ class Exploring:
         with self.stages.guard("the record of gradients"), no_collection():
             self._recorder = Recorder(self.trace, self.inputs, pruned=not own)
         if len(self.trace.live) <= work_out:
-            self._witness = Witness(self.trace)
+            self._witness = Witness(self.trace, first)
         if paths_to:
             with self.stages.guard("measuring the paths"):
                 self._shares = _measured(self.trace, paths_to, seeds)

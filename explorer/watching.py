@@ -60,7 +60,8 @@ class Watch:
         stop: raise `StopScript` after that call.
         script: the script's path, for the report.
         progress: told after each node of an explored backward how many of how many have run.
-        work_out: graphs of at most so many nodes have an element of each gradient worked out.
+        work_out: graphs of at most so many nodes have an element of each gradient worked out, of large
+            gradients in the first explored call alone.
         every: explore calls 1, 1 + every, 1 + 2·every, ... instead, with a light record of all.
         log: keep the light record of every call in this journal (see `explorer.journal`).
         told: called with the light record of every call.
@@ -316,6 +317,7 @@ class Watch:
             own=own,
             progress=self._progress,
             work_out=self._work_out,
+            first=not self.explored,
             paths_to=self._paths_to,
             numeric=self._numeric,
             seeds=seeds,

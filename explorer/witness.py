@@ -2,7 +2,8 @@
 
 What a node saved is freed with its backward, so that large tensors can be worked out only in its event.
 Nothing is kept but a line of text per edge. It costs a pass over each gradient (for its largest element) and
-a few reads, about a millisecond a node; so it is done for small graphs, and for others on request.
+a few reads, about a millisecond a node, ten where an element has thousands of terms; so it is done for small
+graphs, and for others on request, and of large gradients in the first explored call alone.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ FEW_NODES = 150
 
 SEARCHED = 2**20
 """The largest element is sought among so many."""
+MODEST = 2**12
+"""Gradients of more elements are large."""
 
 
 class Witness:
@@ -38,10 +41,12 @@ class Witness:
 
     Args:
         trace: the graph and its live nodes; event i is of node i.
+        large: whether large gradients are worked out, too.
     """
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, large: bool = True) -> None:
         self._graph = trace.graph
+        self._large = large
         self.elements: dict[int, Element] = {}
 
     def observe(self, event: Event) -> None:
@@ -57,7 +62,8 @@ class Witness:
             sent = event.grad_inputs[slot] if slot < len(event.grad_inputs) else None
             if sent is None or slot >= len(places) or not places[slot] or not _readable(sent):
                 continue
-            if sent.numel() < 2 or max(sent.numel(), given.numel()) == 1:
+            most = max(sent.numel(), given.numel())
+            if sent.numel() < 2 or most == 1 or (most > MODEST and not self._large):
                 continue
             saved = read(event.node) if saved is None else saved
             with torch.no_grad():
@@ -118,7 +124,7 @@ class _Numbers:
         value = held.value if held is not None else None
         if isinstance(value, torch.Tensor):
             small = _holds(value) and value.numel() <= SMALL
-            return tuple(value.detach().cpu().double().flatten().tolist()) if small else None
+            return tuple(value.cpu().double().flatten().tolist()) if small else None
         items = value if isinstance(value, (tuple, list)) else (value,)
         if not all(isinstance(item, (bool, int, float)) for item in items):
             return None
@@ -126,11 +132,11 @@ class _Numbers:
 
 
 def block_of(tensor: torch.Tensor) -> Block:
-    """A real strided tensor as a block that reads it where it is asked to."""
+    """A real strided tensor as a block that reads it where it is asked to, with gradients off."""
 
     def fetch(index: Index) -> list[float]:
         chosen = tuple(slice(None) if one is None else one for one in index)
-        found: list[float] = tensor.detach()[chosen].cpu().double().flatten().tolist()
+        found: list[float] = tensor[chosen].cpu().double().flatten().tolist()
         return found
 
     return Block(tuple(tensor.shape), fetch)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from explorer.report import Report
 from explorer.values import argument_names, fill
+from explorer.watching import Watch
+from explorer.witness import FEW_NODES
 from explorer.worked import worked
 from tests.small_reports import report_of
 
@@ -77,3 +79,18 @@ def test_nothing_is_worked_out_where_there_is_nothing_to_see() -> None:
     assert told(*report_of((x * 1j).abs().sum(), x=x)) == []  # complex numbers on the way
     assert told(*report_of((x * 0).sum(), x=x)) == []  # all zero
     assert told(*report_of(x.exp().sum() / 0, x=x)) == []  # infinite
+
+
+def test_large_gradients_are_worked_out_in_the_first_explored_call_alone() -> None:
+    """A training loop explored call by call would wait for the same thousands of terms again and again."""
+    large, small = torch.nn.Linear(100, 50), torch.nn.Linear(50, 2)
+    with Watch(check="off", work_out=FEW_NODES) as watch:
+        for _ in range(3):
+            small(large(torch.randn(60, 100))).pow(2).mean().backward()
+    sent = [
+        {record.shape for edge in report.elements if (record := report.edge_gradients[edge]) is not None}
+        for report in watch.reports
+    ]
+    assert sent[0] - sent[1] == {(100, 50)}
+    assert sent[1] == sent[2]
+    assert {(50, 2), (50,), (60, 50)} <= sent[1]

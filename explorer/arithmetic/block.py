@@ -40,7 +40,7 @@ class Block:
         whole: Index = (*index, *[None] * (len(self.shape) - len(index)))
         if prod(self.extent(whole)) > LARGEST:
             raise LookupError("too many numbers for one element")
-        return [float(number) for number in self.fetch(whole)]
+        return list(map(float, self.fetch(whole)))
 
     def at(self, place: Sequence[int]) -> float:
         """The number at `place`."""

@@ -69,13 +69,27 @@ class _Geometry:
         sizes = small.shape[2:]
         if small.shape[0] * prod(sizes) > LARGEST:
             raise LookupError("too many terms for one element")
+        joined = self.joined(tuple(u), sizes, wide.shape[2:])
+        if joined is None:
+            return
         for n in range(small.shape[0]):
-            narrow, broad = small.read(n, first), wide.read(n, other)
-            for place, value in zip(product(*map(range, sizes)), narrow, strict=True):
-                x = self.meeting(place, tuple(u), wide.shape[2:])
-                if x is not None:
-                    found = broad[_flat(x, wide.shape[2:])]
-                    yield (found, value) if self.transposed else (value, found)
+            narrow, broad = small.read(n, first, *joined[0]), wide.read(n, other, *joined[1])
+            yield from zip(broad, narrow, strict=True) if self.transposed else zip(narrow, broad, strict=True)
+
+    def joined(
+        self, u: Place, small: Place, wide: Place
+    ) -> tuple[tuple[slice, ...], tuple[slice, ...]] | None:
+        """The places of the strided side that kernel place `u` joins, and of the wide side; None: none."""
+        found = []
+        for b, s, d, p, size, width in zip(
+            u, self.stride, self.dilation, self.padding, small, wide, strict=True
+        ):
+            shift = b * d - p  # y meets y·s + shift
+            first, last = max(0, -(shift // s)), min(size - 1, (width - 1 - shift) // s)
+            if last < first:
+                return None
+            found.append((slice(first, last + 1), slice(first * s + shift, last * s + shift + 1, s)))
+        return tuple(one for one, _ in found), tuple(one for _, one in found)
 
     def input_terms(self, case: Case) -> Iterator[tuple[float, float]]:
         """G·weight for every output that this input pixel went into."""
@@ -104,11 +118,3 @@ class _Geometry:
         if self.transposed:
             return weight.read(channel, None, *u)
         return weight.read(channels, channel % weight.shape[1], *u)
-
-
-def _flat(place: Place, sizes: Place) -> int:
-    """The row-major position of `place`."""
-    found = 0
-    for one, size in zip(place, sizes, strict=True):
-        found = found * size + one
-    return found

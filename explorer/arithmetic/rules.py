@@ -116,10 +116,10 @@ def total(terms: Iterable[Sequence[float]], scale: tuple[float, ...] = ()) -> Wo
     Args:
         scale: factors of the whole sum.
     """
-    every = [tuple(term) for term in islice(terms, LARGEST + 1)]
+    every = list(islice(terms, LARGEST + 1))
     if len(every) > LARGEST:
         return None
-    living = [term for term in every if all(term)]
+    living = [term for term in every if 0.0 not in term]
     if not living or (len(every) == 1 and len(every[0]) == 1 and not scale):
         return None
     elided = len(living) > FEW
@@ -133,7 +133,7 @@ def total(terms: Iterable[Sequence[float]], scale: tuple[float, ...] = ()) -> Wo
     if scale:
         text = "×".join(map(factor, scale)) + (f"×({text})" if len(shown) > 1 else f"×{text}")
     text += f" ({', '.join(noted)})" if noted else ""
-    products = [prod(term) for term in living]
+    products = list(map(prod, living))
     return Worked(text, prod(scale) * fsum(products), abs(prod(scale)) * fsum(map(abs, products)))
 
 
