@@ -20,6 +20,7 @@ from explorer.convert import dtype_name
 from explorer.purity import impurity
 from hooks.applied import Applied, applied_to, unobserved
 from hooks.nodes import AutogradNode
+from hooks.unseen import asked
 
 Outputs = Sequence["torch.Tensor | None"]
 
@@ -129,6 +130,7 @@ def aside() -> Iterator[None]:
             warnings.catch_warnings(),
             torch.random.fork_rng(devices),
             unobserved(),
+            asked(),
             torch.no_grad(),
         ):
             warnings.simplefilter("ignore")

@@ -38,7 +38,7 @@ from hooks.faults import Faults
 from hooks.forward import Observation, observe_forward
 from hooks.handles import Handles
 from hooks.registered import observe_hooks
-from hooks.unseen import unseen
+from hooks.unseen import asked_by_engine, unseen
 from hooks.values import any_kept
 
 CAPTURED = (
@@ -216,7 +216,8 @@ class Watch:
         returned = None
         try:
             # The check makes garbage of its own while it works.
-            with exploring, own_backward(), no_collection() if self.check == "off" else nullcontext():
+            collected = no_collection() if self.check == "off" else nullcontext()
+            with exploring, own_backward(), asked_by_engine(), collected:
                 if exploring.inputs:
                     returned = torch.autograd.grad(
                         roots,

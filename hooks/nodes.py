@@ -150,7 +150,8 @@ class Capture:
                 with torch.no_grad(), unseen():
                     observe(event)
             else:  # operations of ours would neither be recorded by autograd nor seen by a mode
-                observe(event)
+                with torch._C.DisableTorchFunctionSubclass():
+                    observe(event)
         except Exception as problem:  # noqa: BLE001 - the user's backward must not notice
             self._stop(problem)
 

@@ -6,12 +6,16 @@ attribute, and so does ``__torch_function__`` of a tensor's own class: a script 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from threading import get_ident
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
+
+from hooks.handles import Handles
 
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 _function_modes: Callable[[], int] = torch._C._len_torch_function_stack
@@ -58,3 +62,29 @@ class unseen:  # noqa: N801 - reads as what it is in a with statement, like torc
             self._classes.__exit__(None, None, None)
         elif self._stack is not None:
             self._stack.close()
+
+
+def asked() -> AbstractContextManager[object]:
+    """Inside `unseen`: here the user's own code runs, and the classes of his tensors are asked as always.
+
+    Where a function mode is active it cannot be told from them, and neither is asked.
+    """
+    return nullcontext() if _function_modes() else torch._C._EnableTorchFunction()
+
+
+@contextmanager
+def asked_by_engine() -> Iterator[None]:
+    """Inside `unseen`: a backward that this thread calls is as `asked` from the engine on.
+
+    ``torch.autograd.grad`` itself is not: it would ask them about that very call.
+    """
+    engine: Any = torch.autograd._engine_run_backward  # type: ignore[attr-defined] # private
+    thread = get_ident()
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with asked() if get_ident() == thread else nullcontext():
+            return engine(*args, **kwargs)
+
+    with Handles() as handles:
+        handles.patch(torch.autograd, "_engine_run_backward", run)
+        yield

@@ -155,6 +155,66 @@ def test_a_class_of_tensors_is_not_asked_by_a_backward_of_our_own() -> None:
     assert words
 
 
+class Doubled(torch.Tensor):
+    """Products with it are twice as large."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **(kwargs or {}))
+            return result * 2 if func in {torch.Tensor.mul, torch.Tensor.__mul__} else result
+
+
+class ByDoubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        ctx.scale = scale
+        return x * 1.0
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return (ctx.scale * gradients[0]).as_subclass(torch.Tensor), None
+
+
+def test_a_class_of_tensors_is_asked_by_the_users_own_formulas() -> None:
+    """A backward of our own runs his Functions as his backward does."""
+    x = torch.ones(3, requires_grad=True)
+    scale = torch.full((3,), 5.0).as_subclass(Doubled)
+    loss = ByDoubled.apply(x, scale).sum()  # type: ignore[no-untyped-call] # torch leaves it untyped
+    (plain,) = torch.autograd.grad(loss, x, retain_graph=True)
+    report = explorer.explore(loss, check="off")
+    leaf = next(node.id for node in report.graph.nodes if node.kind == "leaf")
+    record = report.gradient(leaf)
+    assert record is not None
+    assert record.values == tuple(plain.tolist()) == (10.0, 10.0, 10.0)
+
+
+class Scaled(torch.autograd.Function):
+    """Correct: a doubled 5 makes 10 of every 1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return (torch.full((3,), 5.0, dtype=x.dtype).as_subclass(Doubled) * x).as_subclass(torch.Tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return gradients[0] * 10
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_function_that_uses_a_class_of_the_users_is_not_accused(watched: bool) -> None:
+    """Its forward is run again for finite differences, and has to compute what it computed."""
+    x = torch.ones(3, requires_grad=True, dtype=torch.float64)
+    if watched:
+        with explorer.watch() as watch:
+            Scaled.apply(x).sum().backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+        report = watch.report
+    else:
+        report = explorer.explore(Scaled.apply(x).sum())  # type: ignore[no-untyped-call] # torch leaves it untyped
+    assert report.check.statuses == {"match": 3}
+    assert report.findings == ()
+
+
 @pytest.mark.parametrize("name", WATCHES)
 def test_a_class_of_tensors_is_not_asked_by_us(name: str, tmp_path: Path) -> None:
     Own.seen.clear()
