@@ -19,6 +19,7 @@ from torch import nn
 
 from hooks.backward import is_foreign
 from hooks.modules import wrapped_as
+from hooks.unseen import unseen
 
 CONTAINER_LIMIT = 10_000
 """Containers with more entries than this are not searched for tensors."""
@@ -88,7 +89,7 @@ def collect(
         item for scope in (*scopes, *_scopes(frame)) for item in scope.items() if not item[0].startswith("_")
     ]
     names = Names()
-    with torch._C.DisableTorchFunction():
+    with unseen():
         _name_modules(names, modules, variables)
         nested: list[tuple[str, Any]] = []
         for name, value in variables:

@@ -99,19 +99,12 @@ class _Stack(threading.local):
         self.thread = current()
 
 
-class _Ref(weakref.ref[nn.Module]):
-    """A module, weakly, with the key under which it is remembered."""
-
-    __slots__ = ("key",)
-    key: int
-
-
 class _Known:
     """What is remembered of one module, weakly."""
 
     __slots__ = ("calls", "count", "epoch", "given", "grad", "no_grad", "paths", "ref", "root")
 
-    def __init__(self, ref: _Ref) -> None:
+    def __init__(self, ref: weakref.ref[nn.Module]) -> None:
         self.ref = ref
         self.paths: dict[int, str] = {}
         self.calls: dict[tuple[int, int], Call] = {}
@@ -137,7 +130,6 @@ class ModuleCalls:
         self._epoch = 0
         self._lock = threading.RLock()
         self._gone = False
-        self._forget = _forgetting(weakref.ref(self))
         self.faults = Faults()
 
     def attach(self, handles: Handles) -> None:
@@ -280,12 +272,19 @@ class ModuleCalls:
         known = self._known.get(key)
         if known is not None and known.ref() is module:
             return known
+        owner = weakref.ref(self)
+
+        def forget(gone: weakref.ref[nn.Module]) -> None:
+            mine = owner()
+            known = mine._known.get(key) if mine is not None else None
+            if mine is not None and known is not None and known.ref is gone:
+                del mine._known[key]
+                known.close()
+
         with self._lock:
             known = self._known.get(key)
             if known is None or known.ref() is not module:
-                ref = _Ref(module, self._forget)
-                ref.key = key
-                known = self._known[key] = _Known(ref)
+                known = self._known[key] = _Known(weakref.ref(module, forget))
         return known
 
     def _root(self, module: nn.Module) -> int:
@@ -306,19 +305,6 @@ class ModuleCalls:
             known.paths[root] = f"{prefix}.{path}".strip(".")
             if given:
                 known.given = root
-
-
-def _forgetting(calls: weakref.ref[ModuleCalls]) -> Callable[[weakref.ref[nn.Module]], None]:
-    """What is called when a module goes: it is forgotten, unless another one has its key by then."""
-
-    def forget(gone: weakref.ref[nn.Module]) -> None:
-        mine = calls()
-        known = mine._known.get(gone.key) if mine is not None and isinstance(gone, _Ref) else None
-        if mine is not None and known is not None and known.ref is gone:
-            del mine._known[known.ref.key]
-            known.close()
-
-    return forget
 
 
 def _large(inputs: Any, outer: list[Running]) -> bool:

@@ -149,7 +149,7 @@ class Capture:
             if _recording() or _dispatch_modes() or _function_modes():
                 with torch.no_grad(), unseen():
                     observe(event)
-            else:  # operations of ours would neither be recorded by autograd nor seen by a mode
+            else:  # nothing is recorded and no mode looks: what is left of `unseen`, at a third of its cost
                 with torch._C.DisableTorchFunctionSubclass():
                     observe(event)
         except Exception as problem:  # noqa: BLE001 - the user's backward must not notice
